@@ -1,0 +1,107 @@
+//! What a layer costs, dense and at every rank, in parameters and in bytes.
+
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Mul};
+
+use serde::Serialize;
+
+use crate::{DType, Kept, Rank, Shape};
+
+/// Parameters and the bytes that store them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Cost {
+    /// Numbers.
+    pub parameters: u64,
+    /// Bytes in the file.
+    pub bytes: u64,
+}
+
+impl Cost {
+    /// The cost of so many numbers of this type.
+    #[must_use]
+    pub fn of(parameters: u64, dtype: DType) -> Self {
+        Self { parameters, bytes: parameters.saturating_mul(dtype.bytes()) }
+    }
+
+    /// What is left of this cost without `other`, at least nothing.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self {
+            parameters: self.parameters.saturating_sub(other.parameters),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { parameters: self.parameters + other.parameters, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Mul<u64> for Cost {
+    type Output = Self;
+
+    fn mul(self, times: u64) -> Self {
+        Self { parameters: self.parameters * times, bytes: self.bytes * times }
+    }
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), Add::add)
+    }
+}
+
+/// What a layer costs: dense, and factorized as `fixed + r · per_rank`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerCost {
+    /// The weight as it is.
+    pub dense: Cost,
+    /// The factors at rank 0: a bias that the dense layer does not have.
+    pub fixed: Cost,
+    /// What each rank adds: a column of `left` and a row of `right`.
+    pub per_rank: Cost,
+}
+
+impl LayerCost {
+    /// The cost of a weight of this shape stored as `weight` and factorized as `factors`, without any added bias.
+    #[must_use]
+    pub fn new(shape: Shape, weight: DType, factors: DType) -> Self {
+        Self {
+            dense: Cost::of(shape.entries(), weight),
+            fixed: Cost::default(),
+            per_rank: Cost::of(shape.rows() as u64 + shape.cols() as u64, factors),
+        }
+    }
+
+    /// The cost of the factors of rank `r`.
+    #[must_use]
+    pub fn at(&self, r: Rank) -> Cost {
+        self.fixed + self.per_rank * r.get() as u64
+    }
+
+    /// The cost of what is kept.
+    #[must_use]
+    pub fn of(&self, kept: Kept) -> Cost {
+        match kept {
+            Kept::Rank(r) => self.at(r),
+            Kept::Dense => self.dense,
+        }
+    }
+
+    /// Whether factors of rank `r` have fewer parameters and fewer bytes than the dense weight.
+    #[must_use]
+    pub fn pays(&self, r: Rank) -> bool {
+        let factors = self.at(r);
+        factors.parameters < self.dense.parameters && factors.bytes < self.dense.bytes
+    }
+}

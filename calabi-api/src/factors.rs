@@ -1,0 +1,31 @@
+//! The two factors that stand for a weight.
+
+use ndarray::{Array1, Array2};
+
+use crate::DType;
+
+/// `W ≈ left · right`: `left` is `m × r`, `right` is `r × n`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factors {
+    /// `m × r`.
+    pub left: Array2<f32>,
+    /// `r × n`.
+    pub right: Array2<f32>,
+    /// The bias that makes up for what was cut, of length `m`; none leaves the layer's bias as it is.
+    pub bias: Option<Array1<f32>>,
+}
+
+impl Factors {
+    /// The factors as they are read back from a file that stores them as `dtype`.
+    #[must_use]
+    pub fn rounded(mut self, dtype: DType) -> Self {
+        if !matches!(dtype, DType::F64 | DType::F32) {
+            self.left.mapv_inplace(|v| dtype.rounded(v));
+            self.right.mapv_inplace(|v| dtype.rounded(v));
+            if let Some(bias) = &mut self.bias {
+                bias.mapv_inplace(|v| dtype.rounded(v));
+            }
+        }
+        self
+    }
+}

@@ -1,0 +1,104 @@
+//! Finds plugins by their kind.
+
+use crate::{ConfigError, Decomposer, LayerFormat, Plugin, RankRule, Runtime, nearest};
+
+/// What can be registered: one registry for each contract.
+pub trait Registered: 'static {
+    /// What a plugin of this registry is called in messages: "rank rule".
+    const NOUN: &'static str;
+
+    /// The plugins of this registry, as the linker left them.
+    #[doc(hidden)]
+    fn submitted() -> Vec<&'static Plugin<Self>>;
+}
+
+macro_rules! registered {
+    ($($contract:ty => $noun:literal),+ $(,)?) => {$(
+        impl Registered for $contract {
+            const NOUN: &'static str = $noun;
+
+            fn submitted() -> Vec<&'static Plugin<Self>> {
+                inventory::iter::<Plugin<Self>>().collect()
+            }
+        }
+    )+};
+}
+
+registered! {
+    RankRule => "rank rule",
+    dyn Decomposer => "decomposer",
+    dyn LayerFormat => "format",
+    dyn Runtime => "runtime",
+}
+
+/// All plugins of a registry, by kind.
+///
+/// # Errors
+/// Where two plugins have the same kind; the error names both origins.
+pub fn all<T: Registered + ?Sized>() -> Result<Vec<&'static Plugin<T>>, ConfigError> {
+    sorted(T::submitted(), T::NOUN)
+}
+
+/// The plugin of this kind.
+///
+/// # Errors
+/// Where there is none (the error lists those that are there, and names the nearest), or two plugins clash.
+pub fn find<T: Registered + ?Sized>(kind: &str) -> Result<&'static Plugin<T>, ConfigError> {
+    let plugins = all::<T>()?;
+    plugins.iter().find(|plugin| plugin.kind() == kind).copied().ok_or_else(|| unknown(kind, &plugins, T::NOUN))
+}
+
+fn sorted<T: ?Sized>(mut plugins: Vec<&'static Plugin<T>>, noun: &str) -> Result<Vec<&'static Plugin<T>>, ConfigError> {
+    plugins.sort_by_key(|plugin| (plugin.kind(), plugin.origin()));
+    match plugins.windows(2).find(|pair| pair[0].kind() == pair[1].kind()) {
+        None => Ok(plugins),
+        Some(pair) => {
+            let (kind, first, second) = (pair[0].kind(), pair[0].origin(), pair[1].origin());
+            Err(ConfigError::new(format!("two plugins register the {noun} `{kind}`: {first} and {second}"))
+                .with_help("leave one of them out of the program, or rename it"))
+        }
+    }
+}
+
+fn unknown<T: ?Sized>(kind: &str, plugins: &[&Plugin<T>], noun: &str) -> ConfigError {
+    let kinds: Vec<_> = plugins.iter().map(|plugin| plugin.kind()).collect();
+    let known =
+        if kinds.is_empty() { "none is registered".to_owned() } else { format!("known are {}", kinds.join(", ")) };
+    let help = match nearest(kind, kinds.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`? {known}"),
+        None => known,
+    };
+    ConfigError::new(format!("unknown {noun} `{kind}`")).with_help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+    struct Nothing {}
+
+    impl crate::RankSelector for Nothing {
+        fn select(&self, _: &crate::LayerSpectrum<'_>) -> Result<crate::Choice, crate::SelectError> {
+            Ok(crate::Choice::dense("nothing"))
+        }
+    }
+
+    static ONE: Plugin<RankRule> = Plugin::selector::<Nothing>("energy", "").from("one 1.0.0");
+    static TWO: Plugin<RankRule> = Plugin::selector::<Nothing>("energy", "").from("two 2.0.0");
+    static GAP: Plugin<RankRule> = Plugin::selector::<Nothing>("spectral-gap", "").from("one 1.0.0");
+
+    #[test]
+    fn a_clash_names_both_origins() {
+        let error = sorted(vec![&TWO, &GAP, &ONE], "rank rule").unwrap_err();
+        assert_eq!(error.message(), "two plugins register the rank rule `energy`: one 1.0.0 and two 2.0.0");
+    }
+
+    #[test]
+    fn an_unknown_kind_is_answered_with_the_known_and_the_nearest() {
+        let error = unknown("enrgy", &[&ONE, &GAP], "rank rule");
+        assert_eq!(error.message(), "unknown rank rule `enrgy`");
+        assert_eq!(error.help(), Some("did you mean `energy`? known are energy, spectral-gap"));
+        assert_eq!(unknown("zzz", &[&ONE], "rank rule").help(), Some("known are energy"));
+    }
+}

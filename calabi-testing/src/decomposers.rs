@@ -1,0 +1,1 @@
+//! What every decomposer promises, as a test.

@@ -1,0 +1,5 @@
+//! Conformance suites: what an author of a calabi plugin runs in one line.
+
+pub mod decomposers;
+pub mod matrices;
+pub mod selectors;

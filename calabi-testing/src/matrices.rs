@@ -1,0 +1,1 @@
+//! Matrices with known spectra.

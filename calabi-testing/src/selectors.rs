@@ -1,0 +1,1 @@
+//! What every rank selector and allocator promises, as tests.
