@@ -3,7 +3,7 @@
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Deserialize as _, DeserializeOwned};
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
@@ -18,6 +18,12 @@ impl<'i> Settings<'i> {
     #[must_use]
     pub fn new(table: Spanned<DeTable<'i>>) -> Self {
         Self(table)
+    }
+
+    /// No settings: for plugins that are found rather than named.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Spanned::new(0..0, DeTable::new()))
     }
 
     /// Parses them by the plugin's own `Deserialize`.

@@ -1,1 +1,60 @@
-//! To be built.
+//! calabi makes neural networks smaller by low-rank factorization: the engine.
+//!
+//! [`run`] takes a [`Pipeline`] and gives a [`Report`]: it opens a model, decomposes its weights one at a time, chooses
+//! ranks, and writes a model in which two small factors stand for each weight that is worth it.
+//!
+//! ```no_run
+//! use calabi::{Pipeline, RunOptions, Silent, run};
+//! use calabi::rank::Budget;
+//!
+//! let pipeline = Pipeline::with_allocator("model.safetensors", "small.safetensors", Budget::parameters(0.6)?);
+//! let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+//! println!("{} of {} parameters", report.parameters.after, report.parameters.before);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A pipeline is read from a file by [`Pipeline::load`], or made of typed values as above. Plugins of other crates take part
+//! once the program names their crate: `use my_selector as _;`.
+
+mod choose;
+mod compare;
+mod decompose;
+mod error;
+mod observe;
+mod pattern;
+mod pipeline;
+mod plan;
+mod plan_file;
+mod reference;
+mod report;
+mod run;
+mod sited;
+mod size;
+mod staging;
+mod store;
+mod substitute;
+mod survey;
+mod verify;
+
+pub use calabi_api as api;
+// The linker drops crates that no code names, and their plugins with them.
+use calabi_io as _;
+#[cfg(feature = "onnx-runtime")]
+use calabi_nn as _;
+pub use calabi_rank as rank;
+pub use calabi_svd as svd;
+
+pub use error::Error;
+pub use observe::{Observer, Silent, Stage};
+pub use pattern::Pattern;
+pub use pipeline::{
+    Assignment, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError, ReportSettings, Source,
+    VerifySettings, pipeline_schema,
+};
+pub use plan::{Decision, Plan, PlannedLayer, Rule};
+pub use reference::{PluginEntry, SettingEntry, catalogue, reference};
+pub use report::{Change, LayerReport, Outcome, Report};
+pub use run::{RunOptions, open_model, plan, run, spectra};
+pub use sited::Sited;
+pub use size::ByteSize;
+pub use verify::{GateReport, OutputReport, VerifyReport};

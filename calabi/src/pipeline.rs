@@ -1,0 +1,155 @@
+//! A pipeline: what is compressed, how, and how the result is judged. From TOML, or from typed values.
+
+mod parse;
+mod schema;
+mod sections;
+mod set;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use calabi_api::{ConfigError, Decomposer, RankAllocator, RankRule, RankSelector};
+
+use crate::{Error, Pattern, Sited};
+
+pub use schema::pipeline_schema;
+pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, VerifySettings};
+pub use set::Assignment;
+
+/// A pipeline, checked and built: nothing of it is wrong in itself, and nothing was touched yet.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// The model, and where the result goes.
+    pub model: ModelSettings,
+    /// Which layers, and what holds for all of them.
+    pub layers: LayerSettings,
+    /// Computes singular values and vectors.
+    pub decomposer: Arc<dyn Decomposer>,
+    /// Chooses the ranks.
+    pub rank: Sited<RankRule>,
+    /// Rules for some layers, the last that matches wins.
+    pub overrides: Vec<Override>,
+    /// Whether and how the result is compared with the original.
+    pub verify: Option<Sited<VerifySettings>>,
+    /// Where reports go.
+    pub report: ReportSettings,
+    /// The text it was read from.
+    pub source: Option<Source>,
+}
+
+/// A rule for some layers.
+#[derive(Debug)]
+pub struct Override {
+    /// The layers, by name.
+    pub layers: Vec<Sited<Pattern>>,
+    /// Chooses their ranks.
+    pub rank: Sited<Box<dyn RankSelector>>,
+}
+
+/// The text of a pipeline file, for messages that show its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The name to show.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// Why a pipeline file cannot be used, with its text.
+#[derive(Debug)]
+pub struct PipelineError {
+    /// What is wrong.
+    pub error: Error,
+    /// The text of the file, where it could be read.
+    pub source: Option<Source>,
+}
+
+impl From<Error> for PipelineError {
+    fn from(error: Error) -> Self {
+        Self { error, source: None }
+    }
+}
+
+impl Pipeline {
+    /// A pipeline of typed values: every layer of `input`, decomposed by faer, at the ranks that `rank` chooses.
+    pub fn new(input: impl Into<PathBuf>, output: impl Into<PathBuf>, rank: impl RankSelector + 'static) -> Self {
+        Self::of(input.into(), output.into(), RankRule::Selector(Box::new(rank)))
+    }
+
+    /// A pipeline of typed values: every layer of `input`, decomposed by faer, one budget shared among them.
+    pub fn with_allocator(
+        input: impl Into<PathBuf>,
+        output: impl Into<PathBuf>,
+        rank: impl RankAllocator + 'static,
+    ) -> Self {
+        Self::of(input.into(), output.into(), RankRule::Allocator(Box::new(rank)))
+    }
+
+    fn of(input: PathBuf, output: PathBuf, rank: RankRule) -> Self {
+        Self {
+            model: ModelSettings { input: input.into(), output: output.into(), format: None, shard_size: None },
+            layers: LayerSettings::default(),
+            decomposer: Arc::new(calabi_svd::Faer::default()),
+            rank: rank.into(),
+            overrides: Vec::new(),
+            verify: None,
+            report: ReportSettings::default(),
+            source: None,
+        }
+    }
+
+    /// The same pipeline, with a rule of their own for the layers that match.
+    #[must_use]
+    pub fn with_override(mut self, layers: Vec<Pattern>, rank: impl RankSelector + 'static) -> Self {
+        let rank: Box<dyn RankSelector> = Box::new(rank);
+        self.overrides.push(Override { layers: layers.into_iter().map(Sited::from).collect(), rank: rank.into() });
+        self
+    }
+
+    /// Reads a pipeline file, with settings changed from outside. Relative paths are relative to the file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or something in it is wrong: the error has its place in the text.
+    pub fn load(path: &Path, changes: &[Assignment]) -> Result<Self, PipelineError> {
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
+        let name = path.display().to_string();
+        let base = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&name, &text, base, changes)
+    }
+
+    /// Reads a pipeline from text. Relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// Where something in it is wrong: the error has its place in the text.
+    pub fn parse(name: &str, text: &str, base: &Path, changes: &[Assignment]) -> Result<Self, PipelineError> {
+        let mut source = Source { name: name.to_owned(), text: text.to_owned() };
+        let refuse = |error: ConfigError, source: &Source| PipelineError {
+            error: error.into(),
+            source: Some(source.clone()),
+        };
+        if !changes.is_empty() {
+            source.text = set::apply(text, changes).map_err(|error| refuse(error, &source))?;
+            source.name = format!("{name}, with --set");
+        }
+        let mut pipeline = parse::pipeline(&source.text).map_err(|error| refuse(error, &source))?;
+        pipeline.resolve(base);
+        pipeline.source = Some(source);
+        Ok(pipeline)
+    }
+
+    /// Makes every path that the file names relative to its folder.
+    fn resolve(&mut self, base: &Path) {
+        let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.input.value, &mut self.model.output.value];
+        paths.extend(self.verify.as_mut().map(|verify| &mut verify.value.data.value));
+        paths.extend(self.report.json.as_mut());
+        for path in paths {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> PipelineError {
+    let error = ConfigError::new(format!("the pipeline file {} cannot be read: {error}", path.display()))
+        .with_help("`calabi-cli init MODEL` writes one for a model");
+    PipelineError { error: error.into(), source: None }
+}

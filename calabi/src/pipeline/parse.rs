@@ -1,0 +1,181 @@
+//! From TOML to a pipeline, in two phases: `kind` is taken out, the rest goes to the plugin's own `Deserialize`, so that
+//! every error points at its place in the file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use calabi_api::registry::{self, Registered};
+use calabi_api::{ConfigError, Decomposer, LayerFormat, RankRule, RankSelector, Settings, nearest};
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{LayerSettings, Override, Pipeline, ReportSettings};
+use crate::{Pattern, Sited};
+
+/// The sections of a pipeline file.
+pub(super) const SECTIONS: [&str; 7] = ["model", "layers", "decomposer", "rank", "override", "verify", "report"];
+
+/// Parses a pipeline file. Paths stay as they are written.
+pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
+    let mut root = DeTable::parse(text)?.into_inner();
+    if let Some(unknown) = root.keys().find(|key| !SECTIONS.contains(&key.get_ref().as_ref())) {
+        return Err(unknown_section(unknown.get_ref()).at(unknown.span()));
+    }
+    let mut section = |name: &str| root.remove(name);
+    let model = settings(section("model").ok_or_else(|| missing("model", "names the input and the output"))?)?;
+    let layers = section("layers").map(settings).transpose()?.unwrap_or_else(LayerSettings::default);
+    let decomposer = match section("decomposer") {
+        Some(value) => Arc::from(plugin_box::<dyn Decomposer>(value)?.value),
+        None => Arc::new(calabi_svd::Faer::default()) as Arc<dyn Decomposer>,
+    };
+    let rank = section("rank").ok_or_else(|| missing("rank", "says how ranks are chosen"))?;
+    let rank = plugin_box::<RankRule>(rank)?;
+    let overrides = section("override").map(overrides).transpose()?.unwrap_or_default();
+    let verify = section("verify").map(sited_settings).transpose()?;
+    let report = section("report").map(settings).transpose()?.unwrap_or_else(ReportSettings::default);
+    let pipeline = Pipeline {
+        model,
+        layers,
+        decomposer,
+        rank: Sited { value: *rank.value, span: rank.span },
+        overrides,
+        verify,
+        report,
+        source: None,
+    };
+    check(&pipeline)?;
+    Ok(pipeline)
+}
+
+/// What no section can see alone.
+fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
+    if let Some(format) = &pipeline.model.format {
+        registry::find::<dyn LayerFormat>(format).map_err(|error| error.sited(format.span.clone()))?;
+    }
+    if let Some(verify) = &pipeline.verify {
+        let data = &verify.data;
+        if verify.max_accuracy_drop.is_some() && verify.labels.is_none() {
+            return Err(ConfigError::new("`max_accuracy_drop` needs `labels`")
+                .with_help("name the array of the data that holds the right classes")
+                .sited(verify.span.clone()));
+        }
+        if data.as_os_str().is_empty() {
+            return Err(ConfigError::new("`data` is empty").sited(data.span.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn unknown_section(name: &str) -> ConfigError {
+    let known = format!("known are {}", SECTIONS.join(", "));
+    let help = match nearest(name, SECTIONS) {
+        Some(near) => format!("did you mean `{near}`? {known}"),
+        None => known,
+    };
+    ConfigError::new(format!("unknown section `{name}`")).with_help(help)
+}
+
+fn missing(section: &str, purpose: &str) -> ConfigError {
+    ConfigError::new(format!("the section [{section}] is missing: it {purpose}"))
+        .with_help("`calabi-cli init MODEL` writes a whole pipeline; `calabi-cli plugins` lists what can stand in it")
+}
+
+/// Parses a section that belongs to no plugin.
+fn settings<T: DeserializeOwned>(value: Spanned<DeValue<'_>>) -> Result<T, ConfigError> {
+    Settings::new(table(value)?).parse()
+}
+
+fn sited_settings<T: DeserializeOwned>(value: Spanned<DeValue<'_>>) -> Result<Sited<T>, ConfigError> {
+    let span = Some(value.span());
+    Ok(Sited { value: settings(value)?, span })
+}
+
+fn table(value: Spanned<DeValue<'_>>) -> Result<Spanned<DeTable<'_>>, ConfigError> {
+    let span = value.span();
+    match value.into_inner() {
+        DeValue::Table(table) => Ok(Spanned::new(span, table)),
+        other => Err(ConfigError::new(format!("expected a section, found a value of type {}", other.type_str())).at(span)),
+    }
+}
+
+/// Builds the plugin that a section names by its `kind`.
+fn plugin_box<T: Registered + ?Sized>(value: Spanned<DeValue<'_>>) -> Result<Sited<Box<T>>, ConfigError> {
+    let section = table(value)?;
+    let span = section.span();
+    let mut section = section.into_inner();
+    let Some(kind) = section.remove("kind") else {
+        let kinds: Vec<_> = registry::all::<T>()?.iter().map(|plugin| plugin.kind()).collect();
+        return Err(ConfigError::new(format!("the {} has no `kind`", T::NOUN))
+            .with_help(format!("known are {}", kinds.join(", ")))
+            .at(span));
+    };
+    let kind_span = kind.span();
+    let Some(kind) = kind.get_ref().as_str() else {
+        return Err(ConfigError::new("`kind` must be a text, such as \"energy\"").at(kind_span));
+    };
+    let plugin = registry::find::<T>(kind).map_err(|error| error.at(kind_span.clone()))?;
+    let settings = Settings::new(Spanned::new(span.clone(), section));
+    let value = plugin.build(settings).map_err(|error| with_reference(error, kind).at(kind_span))?;
+    Ok(Sited { value, span: Some(span) })
+}
+
+/// Points at the list of a plugin's settings where the error has no better way out.
+fn with_reference(error: ConfigError, kind: &str) -> ConfigError {
+    if error.help().is_some() { error } else { error.with_help(format!("`calabi-cli plugins {kind}` lists its settings")) }
+}
+
+fn overrides(value: Spanned<DeValue<'_>>) -> Result<Vec<Override>, ConfigError> {
+    let span = value.span();
+    match value.into_inner() {
+        DeValue::Array(items) => items.into_iter().map(one_override).collect(),
+        _ => Err(ConfigError::new("`override` is a list of sections").with_help("write [[override]]").at(span)),
+    }
+}
+
+fn one_override(value: Spanned<DeValue<'_>>) -> Result<Override, ConfigError> {
+    /// What is left of an override once its rule is taken out.
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Rest {
+        layers: Vec<Sited<Pattern>>,
+    }
+    let section = table(value)?;
+    let span = section.span();
+    let mut section = section.into_inner();
+    let rank = section.remove("rank").ok_or_else(|| {
+        ConfigError::new("the override has no `rank`")
+            .with_help("write rank = { kind = \"fixed\", rank = 64 }")
+            .at(span.clone())
+    })?;
+    let rank = selector(plugin_box::<RankRule>(rank)?)?;
+    let rest: Rest = Settings::new(Spanned::new(span.clone(), section)).parse()?;
+    if rest.layers.is_empty() {
+        return Err(ConfigError::new("the override names no layers").at(span));
+    }
+    Ok(Override { layers: rest.layers, rank })
+}
+
+fn selector(rule: Sited<Box<RankRule>>) -> Result<Sited<Box<dyn RankSelector>>, ConfigError> {
+    match *rule.value {
+        RankRule::Selector(selector) => Ok(Sited { value: selector, span: rule.span }),
+        RankRule::Allocator(_) => Err(ConfigError::new("an override chooses layer by layer, and this rule shares a budget")
+            .with_help("name a selector here, and the allocator in [rank]")
+            .sited(rule.span)),
+    }
+}
+
+/// A place that may not be known.
+pub(crate) trait AtSite {
+    /// The same error at this place, where there is one.
+    fn sited(self, span: Option<Range<usize>>) -> Self;
+}
+
+impl AtSite for ConfigError {
+    fn sited(self, span: Option<Range<usize>>) -> Self {
+        match span {
+            Some(span) => self.at(span),
+            None => self,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The sections of a pipeline file that belong to no plugin.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use calabi_api::settings::{NonNegative, Share};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{ByteSize, Pattern, Sited};
+
+/// `[model]`: what is compressed, and where the result goes.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// An ONNX graph, a safetensors file, or a checkpoint folder. Relative to the pipeline file.
+    pub input: Sited<PathBuf>,
+    /// Where the result goes: a file where the input is a file, a folder where it is a folder.
+    pub output: Sited<PathBuf>,
+    /// The kind of the format, where the file does not tell.
+    pub format: Option<Sited<String>>,
+    /// The largest size of a shard, such as "2GB". Without it the shards stay as they are.
+    pub shard_size: Option<ByteSize>,
+}
+
+/// `[layers]`: which layers are factorized, and what holds for all of them.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LayerSettings {
+    /// Patterns over whole layer names: a layer that none matches is skipped. A pattern that matches no layer is an error.
+    #[schemars(default = "everything")]
+    pub include: Vec<Sited<Pattern>>,
+    /// Patterns over whole layer names: a layer that one matches is skipped.
+    #[schemars(default = "nothing")]
+    pub exclude: Vec<Sited<Pattern>>,
+    /// Layers with fewer inputs or fewer outputs are skipped.
+    pub min_features: NonZeroUsize,
+    /// What becomes of a layer whose decomposition fails.
+    pub on_error: OnError,
+    /// Ranks are rounded to multiples of this: up where an error was promised, else down. min(m, n) is never rounded.
+    pub multiple: NonZeroUsize,
+    /// Leave a layer dense where its factors would not be smaller.
+    pub break_even: bool,
+}
+
+/// What becomes of a layer whose decomposition fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum OnError {
+    /// The run ends, and nothing is written.
+    #[default]
+    Stop,
+    /// The layer stays dense, and the report says so.
+    Dense,
+}
+
+impl Default for LayerSettings {
+    fn default() -> Self {
+        const EIGHT: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+        Self {
+            include: Pattern::new("*").into_iter().map(Sited::from).collect(),
+            exclude: Vec::new(),
+            min_features: NonZeroUsize::MIN,
+            on_error: OnError::Stop,
+            multiple: EIGHT,
+            break_even: true,
+        }
+    }
+}
+
+fn everything() -> Vec<&'static str> {
+    vec!["*"]
+}
+
+fn nothing() -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// `[verify]`: original and compressed run side by side on held-out data. A gate that is not met ends the run with
+/// exit code 3, and the output is put beside its place, marked as failed.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifySettings {
+    /// Tensors by input name, samples along the first axis: an .npz file. Relative to the pipeline file.
+    pub data: Sited<PathBuf>,
+    /// The array of the file that holds the right classes: gives the accuracy of both models on their first output.
+    pub labels: Option<Sited<String>>,
+    /// Gate: the largest relative error of an output, ‖y - y'‖ / ‖y‖.
+    pub max_relative_error: Option<NonNegative>,
+    /// Gate: the smallest cosine between an output and the original's, in the mean over samples.
+    pub min_cosine: Option<Share>,
+    /// Gate: the smallest share of samples on which the largest value of an output is at the same place.
+    pub min_agreement: Option<Share>,
+    /// Gate: the largest drop in accuracy, as a share: 0.01 is one point. Needs `labels`.
+    pub max_accuracy_drop: Option<Share>,
+}
+
+/// `[report]`: where reports go besides the terminal.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReportSettings {
+    /// Writes what `--format json` prints. Relative to the pipeline file.
+    pub json: Option<PathBuf>,
+}

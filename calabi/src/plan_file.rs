@@ -1,0 +1,216 @@
+//! The plan as a file that a person or a script can read and edit.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::Path;
+
+use calabi_api::{ConfigError, Kept, Rank};
+use serde::{Deserialize, Serialize};
+
+use crate::{Decision, Error, Pipeline, PipelineError, Plan, Sited, Source, plan};
+
+/// The version of the layout of plan files.
+const VERSION: u32 = 1;
+
+const HEADER: &str = "\
+# A plan of calabi. Edit the ranks and run it: calabi-cli run PIPELINE --plan THIS_FILE
+# rank: a number, \"dense\" (takes part, stays as it is), \"skip\" (does not take part), or \"open\" (the pipeline's rule decides)
+
+";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanFile {
+    version: u32,
+    #[serde(default)]
+    layer: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    shape: [usize; 2],
+    rank: RankEntry,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    because: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a rank of at least 1, \"dense\", \"skip\" or \"open\"")]
+enum RankEntry {
+    Rank(Rank),
+    Word(Word),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Dense,
+    Skip,
+    Open,
+}
+
+impl Plan {
+    /// The plan as text to write to a file.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let layer = self.layers.iter().map(|planned| {
+            let (rank, because) = match &planned.decision {
+                Decision::Open => (RankEntry::Word(Word::Open), String::new()),
+                Decision::Skipped { why } => (RankEntry::Word(Word::Skip), why.clone()),
+                Decision::Chosen { kept: Kept::Dense, because } => (RankEntry::Word(Word::Dense), because.clone()),
+                Decision::Chosen { kept: Kept::Rank(rank), because } => (RankEntry::Rank(*rank), because.clone()),
+            };
+            let shape = [planned.layer.shape.rows(), planned.layer.shape.cols()];
+            Entry { name: planned.layer.name.clone(), shape, rank, because }
+        });
+        let file = PlanFile { version: VERSION, layer: layer.collect() };
+        let mut text = HEADER.to_owned();
+        // Serialization of strings and numbers into a string cannot fail; if it did, the file would say so when read.
+        let _ = write!(text, "{}", toml::to_string(&file).unwrap_or_default());
+        text
+    }
+
+    /// Reads an edited plan of the pipeline's model.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, names layers that the model does not have or leaves some out, or a rank is too large.
+    pub fn load(path: &Path, pipeline: &Pipeline) -> Result<Self, PipelineError> {
+        let mut plan = plan(pipeline).map_err(|error| PipelineError { error, source: pipeline.source.clone() })?;
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let source = Source { name: path.display().to_string(), text };
+        match plan.apply(&source.text) {
+            Ok(()) => Ok(plan),
+            Err(error) => Err(PipelineError { error: error.into(), source: Some(source) }),
+        }
+    }
+
+    /// Takes the decisions of a plan file over.
+    fn apply(&mut self, text: &str) -> Result<(), ConfigError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Spanned {
+            version: Sited<u32>,
+            #[serde(default)]
+            layer: Vec<Sited<Entry>>,
+        }
+        let file: Spanned = toml::from_str(text)?;
+        if *file.version != VERSION {
+            let error = ConfigError::new(format!("this plan has version {}, known is {VERSION}", *file.version));
+            return Err(at(error, file.version.span));
+        }
+        let mut decided = vec![false; self.layers.len()];
+        for entry in file.layer {
+            let index = self.place(&entry.value).map_err(|error| at(error, entry.span.clone()))?;
+            if std::mem::replace(&mut decided[index], true) {
+                return Err(at(ConfigError::new(format!("layer {} is planned twice", entry.value.name)), entry.span));
+            }
+            if let Some(decision) = decision(entry.value) {
+                self.layers[index].decision = decision;
+            } else if !self.layers[index].is_selected() {
+                self.layers[index].decision = Decision::Open;
+            }
+        }
+        match self.layers.iter().zip(decided).find(|(_, decided)| !decided) {
+            None => Ok(()),
+            Some((missing, _)) => Err(ConfigError::new(format!("the plan leaves out layer {}", missing.layer.name))
+                .with_help("write rank = \"dense\" for a layer that stays as it is")),
+        }
+    }
+
+    /// The layer that an entry is about, if the entry can be meant for it.
+    fn place(&self, entry: &Entry) -> Result<usize, ConfigError> {
+        let Some(index) = self.layers.iter().position(|planned| planned.layer.name == entry.name) else {
+            return Err(ConfigError::new(format!("the model has no layer {}", entry.name))
+                .with_help("the plan was made for another model: make it again with `calabi-cli plan`"));
+        };
+        let shape = self.layers[index].layer.shape;
+        if entry.shape != [shape.rows(), shape.cols()] {
+            return Err(ConfigError::new(format!("layer {} is {shape}, not {:?}", entry.name, entry.shape))
+                .with_help("the plan was made for another model: make it again with `calabi-cli plan`"));
+        }
+        match entry.rank {
+            RankEntry::Rank(rank) if rank > shape.full_rank() => {
+                Err(ConfigError::new(format!("layer {} has no rank above {}", entry.name, shape.full_rank())))
+            }
+            _ => Ok(index),
+        }
+    }
+}
+
+fn at(error: ConfigError, span: Option<Range<usize>>) -> ConfigError {
+    match span {
+        Some(span) => error.at(span),
+        None => error,
+    }
+}
+
+/// What an entry decides; nothing where it leaves that to the pipeline.
+fn decision(entry: Entry) -> Option<Decision> {
+    let because = if entry.because.is_empty() { "the plan".to_owned() } else { entry.because };
+    match entry.rank {
+        RankEntry::Word(Word::Open) => None,
+        RankEntry::Word(Word::Skip) => Some(Decision::Skipped { why: because }),
+        RankEntry::Word(Word::Dense) => Some(Decision::Chosen { kept: Kept::Dense, because }),
+        RankEntry::Rank(rank) => Some(Decision::Chosen { kept: Kept::Rank(rank), because }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PlannedLayer, Rule};
+    use calabi_api::{Cost, DType, Layer, LayerCost, Role, Shape, Totals};
+
+    fn plan() -> Plan {
+        let layers = ["a.b", "weird \"name\"\n", "c", "d"].into_iter().zip([
+            Decision::Open,
+            Decision::Skipped { why: "small".to_owned() },
+            Decision::Chosen { kept: Kept::Dense, because: "rank 9 is not below break-even".to_owned() },
+            Decision::Chosen { kept: Kept::Rank(Rank::ONE), because: "the weight is zero".to_owned() },
+        ]);
+        let shape = Shape::new(4, 6).unwrap();
+        let cost = LayerCost::new(shape, DType::F32, DType::F32);
+        let layers = layers.map(|(name, decision)| PlannedLayer {
+            layer: Layer { name: name.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, key: 0 },
+            decision,
+            rule: Rule::Main,
+        });
+        let totals = Totals { format: "test", cost: Cost::default(), files: Vec::new() };
+        Plan { layers: layers.collect(), left_alone: Vec::new(), totals }
+    }
+
+    fn decisions(plan: &Plan) -> Vec<Decision> {
+        plan.layers.iter().map(|l| l.decision.clone()).collect()
+    }
+
+    #[test]
+    fn a_plan_survives_its_file() {
+        let written = plan();
+        let mut read = plan();
+        read.layers.iter_mut().for_each(|l| l.decision = Decision::Open);
+        read.apply(&written.to_text()).unwrap();
+        assert_eq!(decisions(&read), decisions(&written));
+    }
+
+    #[test]
+    fn a_rank_is_edited() {
+        let mut read = plan();
+        read.apply(&plan().to_text().replace("\"dense\"", "3")).unwrap();
+        assert_eq!(read.layers[2].rank(), Rank::new(3));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_model_is_refused() {
+        let text = plan().to_text();
+        let refused = |text: &str| plan().apply(text).unwrap_err().to_string();
+        assert!(refused(&text.replace("\"c\"", "\"e\"")).contains("no layer e"));
+        assert!(refused(&text.replace("\"dense\"", "5")).contains("no rank above 4"));
+        assert!(refused(&text.replace("\"dense\"", "0")).contains("at least 1"));
+        assert!(refused(&text.replacen("[4, 6]", "[6, 4]", 1)).contains("is 4x6"));
+        assert!(refused(&text.replace("name = \"c\"", "name = \"d\"")).contains("twice"));
+        assert!(refused("version = 1").contains("leaves out"));
+        assert!(refused("version = 2").contains("version 2"));
+    }
+}

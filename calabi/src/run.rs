@@ -1,0 +1,130 @@
+//! The straight line: open, plan, decompose, choose, substitute, finish, verify, report.
+
+use std::path::Path;
+use std::time::Instant;
+
+use calabi_api::{ConfigError, LayerFormat, LayerSource, Settings, Spectrum, registry};
+
+use crate::choose::allocate;
+use crate::decompose::{Context, decompose, input_error};
+use crate::pipeline::AtSite;
+use crate::staging::Staging;
+use crate::store::Store;
+use crate::substitute::substitute;
+use crate::survey::survey;
+use crate::verify::Verifier;
+use crate::{Error, Observer, Pipeline, Plan, Report};
+
+/// What a run is told besides its pipeline.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Threads to work on; none takes one per processor.
+    pub threads: Option<usize>,
+    /// Whether an output that exists is replaced.
+    pub force: bool,
+    /// A plan to follow instead of the pipeline's rules: its open layers are still theirs.
+    pub plan: Option<Plan>,
+}
+
+/// Compresses a model, as the pipeline says.
+///
+/// # Errors
+/// Where the input cannot be used, the settings cannot be met, a layer cannot be decomposed or a file cannot be written:
+/// then nothing is left at the output's place. A gate that is not met is no error: see [`Report::passed`].
+pub fn run(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -> Result<Report, Error> {
+    let started = Instant::now();
+    let (format, source) = open(pipeline)?;
+    let context = Context { pipeline, source: &*source, observer };
+    let mut plan = match &options.plan {
+        Some(plan) => plan.clone(),
+        None => survey(pipeline, &*source)?,
+    };
+    let staging = Staging::beside(pipeline, &*format, options.force)?;
+    let verifier = Verifier::new(pipeline)?;
+    let store = Store::new(staging.work());
+    let (decomposed, written, substituted) = on_threads(options.threads, || {
+        let decomposed = decompose(&context, &mut plan, Some(&store))?;
+        allocate(pipeline, &mut plan, &decomposed, &*source)?;
+        let (written, substituted) = substitute(&context, &plan, &store, &staging)?;
+        Ok((decomposed, written, substituted))
+    })?;
+    let mut report = Report::new(pipeline, plan, &decomposed, &substituted, &written);
+    report.verify = verifier.map(|verifier| verifier.compare(&staging.model(), observer)).transpose()?;
+    context.go_on()?;
+    report.output = staging.publish(&written.paths, options.force, !report.passed())?;
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// What a run would do, from metadata alone: ranks that need spectra are open.
+///
+/// # Errors
+/// As [`run`], without anything being decomposed or written.
+pub fn plan(pipeline: &Pipeline) -> Result<Plan, Error> {
+    let (_, source) = open(pipeline)?;
+    Ok(survey(pipeline, &*source)?)
+}
+
+/// The plan with every rank chosen, and the spectra of the layers that take part (none where a layer does not).
+///
+/// # Errors
+/// As [`run`], without anything being written.
+pub fn spectra(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    observer: &dyn Observer,
+) -> Result<(Plan, Vec<Option<Spectrum>>), Error> {
+    let (_, source) = open(pipeline)?;
+    let context = Context { pipeline, source: &*source, observer };
+    let mut plan = match &options.plan {
+        Some(plan) => plan.clone(),
+        None => survey(pipeline, &*source)?,
+    };
+    let decomposed = on_threads(options.threads, || {
+        let decomposed = decompose(&context, &mut plan, None)?;
+        allocate(pipeline, &mut plan, &decomposed, &*source)?;
+        Ok(decomposed)
+    })?;
+    Ok((plan, decomposed.into_iter().map(|d| d.map(|d| d.spectrum)).collect()))
+}
+
+/// Opens a model by its kind, metadata only.
+///
+/// # Errors
+/// Where no format knows it, or it is not what it claims to be.
+pub fn open_model(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerSource>, Error> {
+    let format = format_of(path, kind)?;
+    format.open(path).map_err(|source| Error::Input { source, span: None })
+}
+
+fn open(pipeline: &Pipeline) -> Result<(Box<dyn LayerFormat>, Box<dyn LayerSource>), Error> {
+    let model = &pipeline.model;
+    let format = format_of(&model.input, model.format.as_deref().map(String::as_str))
+        .map_err(|error| error.sited(model.input.span.clone()))?;
+    let source = format.open(&model.input).map_err(|source| input_error(pipeline, source))?;
+    Ok((format, source))
+}
+
+fn format_of(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerFormat>, ConfigError> {
+    if !path.exists() {
+        return Err(ConfigError::new(format!("the model {} is not there", path.display()))
+            .with_help("paths are relative to the pipeline file"));
+    }
+    if let Some(kind) = kind {
+        return registry::find::<dyn LayerFormat>(kind)?.build(Settings::empty());
+    }
+    let plugins = registry::all::<dyn LayerFormat>()?;
+    for plugin in &plugins {
+        let format = plugin.build(Settings::empty())?;
+        if format.detect(path) {
+            return Ok(format);
+        }
+    }
+    let kinds: Vec<_> = plugins.iter().map(|plugin| plugin.kind()).collect();
+    Err(ConfigError::new(format!("{} is of no known format", path.display()))
+        .with_help(format!("known are {}: name one in [model] format", kinds.join(", "))))
+}
+
+fn on_threads<T: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?.install(work)
+}

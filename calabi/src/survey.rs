@@ -1,0 +1,65 @@
+//! Plans layers from metadata: which ones take part, by name and shape, and which rule decides about each.
+
+use calabi_api::{ConfigError, LayerSource};
+
+use crate::pipeline::AtSite;
+use crate::{Decision, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
+
+/// The plan of a model before any weight is read.
+pub(crate) fn survey(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<Plan, ConfigError> {
+    check_patterns(pipeline, source)?;
+    let layers = source
+        .layers()
+        .iter()
+        .map(|layer| {
+            let why = skipped(pipeline, &layer.name, layer.shape.full_rank().get());
+            let decision = why.map_or(Decision::Open, |why| Decision::Skipped { why });
+            PlannedLayer { decision, rule: rule(pipeline, &layer.name), layer: layer.clone() }
+        })
+        .collect();
+    Ok(Plan { layers, left_alone: source.left_alone().to_vec(), totals: source.totals() })
+}
+
+fn skipped(pipeline: &Pipeline, name: &str, smaller_side: usize) -> Option<String> {
+    let settings = &pipeline.layers;
+    if !settings.include.iter().any(|pattern| pattern.matches(name)) {
+        return Some("no pattern of include matches".to_owned());
+    }
+    if let Some(pattern) = settings.exclude.iter().find(|pattern| pattern.matches(name)) {
+        return Some(format!("excluded by \"{}\"", pattern.value));
+    }
+    let least = settings.min_features.get();
+    (smaller_side < least).then(|| format!("{smaller_side} features, fewer than min_features = {least}"))
+}
+
+/// The last override that matches wins.
+fn rule(pipeline: &Pipeline, name: &str) -> Rule {
+    pipeline
+        .overrides
+        .iter()
+        .rposition(|o| o.layers.iter().any(|pattern| pattern.matches(name)))
+        .map_or(Rule::Main, Rule::Override)
+}
+
+/// An include or an override that matches nothing is an error: it does not do what its author thinks.
+fn check_patterns(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<(), ConfigError> {
+    let overrides = pipeline.overrides.iter().flat_map(|o| &o.layers);
+    for pattern in pipeline.layers.include.iter().chain(overrides) {
+        if !source.layers().iter().any(|layer| pattern.matches(&layer.name)) {
+            return Err(matches_nothing(pattern, source));
+        }
+    }
+    Ok(())
+}
+
+fn matches_nothing(pattern: &Sited<Pattern>, source: &dyn LayerSource) -> ConfigError {
+    let alone = source.left_alone().iter().find(|matrix| pattern.matches(&matrix.name));
+    let help = match (alone, source.layers().first()) {
+        (Some(matrix), _) => format!("it matches {}, which is left alone: {}", matrix.name, matrix.why),
+        (None, Some(layer)) => {
+            format!("a pattern matches whole names, such as {}; `calabi-cli inspect` prints them all", layer.name)
+        }
+        (None, None) => "this model has no layer that can be factorized; `calabi-cli inspect` says why".to_owned(),
+    };
+    ConfigError::new(format!("\"{}\" matches no layer", pattern.value)).with_help(help).sited(pattern.span.clone())
+}
