@@ -1,0 +1,76 @@
+//! What every decomposer of this crate returns.
+
+use calabi_api::{Basis, DecomposeError, Decomposition, Rank, Side, Spectrum, Vectors};
+use faer::{Mat, MatRef};
+
+use crate::orthonormal::orthonormal;
+use crate::signs;
+use crate::smaller::Smaller;
+use crate::weight::Weight;
+
+/// A spectrum, vectors of the smaller side, and the weight from which the larger side is made.
+#[derive(Debug)]
+pub(crate) struct Decomposed {
+    pub(crate) spectrum: Spectrum,
+    pub(crate) side: Side,
+    pub(crate) smaller: Smaller,
+    /// None for an eigendecomposition: there is one side only.
+    pub(crate) weight: Option<Weight>,
+    pub(crate) limit: Rank,
+    pub(crate) remark: Option<String>,
+}
+
+impl Decomposed {
+    fn smaller_side(&self, r: Rank) -> Result<Mat<f64>, DecomposeError> {
+        if r > self.limit {
+            return Err(DecomposeError::Beyond { asked: r.get(), available: self.limit.get() });
+        }
+        let mut vectors = self.smaller.leading(r.get());
+        signs::normalize(&mut vectors);
+        Ok(vectors)
+    }
+}
+
+impl Decomposition for Decomposed {
+    fn spectrum(&self) -> &Spectrum {
+        &self.spectrum
+    }
+
+    fn vectors(&self, r: Rank) -> Result<Vectors, DecomposeError> {
+        let small = self.smaller_side(r)?;
+        let large = self.weight.as_ref().map(|weight| signs::to_f32(larger_side(weight, small.as_ref()).as_ref()));
+        let small = signs::to_f32(small.as_ref());
+        Ok(match (self.side, large) {
+            (Side::Right, Some(large)) => Vectors { u: large, v: Some(small) },
+            (_, large) => Vectors { u: small, v: large },
+        })
+    }
+
+    fn basis(&self, r: Rank) -> Result<Basis, DecomposeError> {
+        Ok(Basis { side: self.side, vectors: signs::to_f32(self.smaller_side(r)?.as_ref()) })
+    }
+
+    fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
+    }
+}
+
+/// The larger side, `Aᵀ V Σ⁻¹` of the wide orientation: orthonormal also where singular values are zero.
+fn larger_side(weight: &Weight, small: MatRef<'_, f64>) -> Mat<f64> {
+    let mut directions = weight.transposed_times(small);
+    normalize_columns(&mut directions);
+    let mut large = orthonormal(directions.clone());
+    signs::follow(&mut large, directions.as_ref());
+    large
+}
+
+/// Columns of length one, or of zeros where nothing but rounding is left.
+fn normalize_columns(x: &mut Mat<f64>) {
+    let length = |x: &Mat<f64>, j: usize| x.col(j).iter().map(|v| v * v).sum::<f64>().sqrt();
+    let rounding = length(x, 0) * 1e-15 * (x.nrows() as f64).sqrt();
+    for j in 0..x.ncols() {
+        let norm = length(x, j);
+        let by = if norm > rounding { norm.recip() } else { 0.0 };
+        x.col_mut(j).iter_mut().for_each(|v| *v *= by);
+    }
+}

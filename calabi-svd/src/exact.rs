@@ -1,0 +1,106 @@
+//! The exact routes of faer, in the order in which they are tried.
+
+use calabi_api::{DecomposeError, Rank};
+use faer::Mat;
+
+use crate::bidiagonal;
+use crate::decomposed::Decomposed;
+use crate::eigen::Eigen;
+use crate::faer::Accuracy;
+use crate::gram;
+use crate::routes::{Route, first_to_converge};
+use crate::smaller::{Smaller, Solved};
+use crate::symmetric::{Symmetric, complete};
+use crate::weight::Weight;
+
+const BACKEND: &str = "faer";
+
+/// All singular values of a weight; vectors of the leading `limit`.
+pub(crate) fn svd(weight: Weight, limit: Rank, accuracy: Accuracy) -> Result<Decomposed, DecomposeError> {
+    let limit = limit.min(weight.full_rank());
+    let by_gram = || checked(gram::solve(&weight, limit.get())?, weight.energy());
+    let by_bidiagonal = || checked(bidiagonal::solve(&weight, limit.get())?, weight.energy());
+    let gram = Route { name: "the Gram route", solve: &by_gram };
+    let bidiagonal = Route { name: "the bidiagonal route", solve: &by_bidiagonal };
+    let routes = match accuracy {
+        Accuracy::Input => [gram, bidiagonal],
+        Accuracy::Full => [bidiagonal, gram],
+    };
+    let (solved, remark) = first_to_converge(BACKEND, &routes)?;
+    decomposed(solved, weight, limit, remark, BACKEND)
+}
+
+/// The decomposition of a weight, from all singular values of the scaled one.
+pub(crate) fn decomposed(
+    solved: Solved,
+    weight: Weight,
+    limit: Rank,
+    remark: Option<String>,
+    backend: &'static str,
+) -> Result<Decomposed, DecomposeError> {
+    let values = solved.values.iter().map(|v| weight.scale().up(v.max(0.0))).collect();
+    let (spectrum, side) = (complete(values, backend)?, weight.side());
+    Ok(Decomposed { spectrum, side, smaller: solved.smaller, weight: Some(weight), limit, remark })
+}
+
+/// A result whose energy is not the weight's is none: a backend was once seen to return zeros.
+pub(crate) fn checked(solved: Solved, energy: f64) -> Option<Solved> {
+    let found: f64 = solved.values.iter().rev().map(|v| v * v).sum();
+    ((found - energy).abs() <= 1e-9 * energy).then_some(solved)
+}
+
+/// All eigenvalues of a symmetric matrix; vectors of the leading `limit`.
+pub(crate) fn eigh(symmetric: &Symmetric, limit: Rank) -> Result<Decomposed, DecomposeError> {
+    let limit = Rank::new(symmetric.scaled().nrows()).map_or(limit, |full| limit.min(full));
+    let by_reduction = || reduced(symmetric.scaled(), limit.get());
+    let by_svd = || by_singular_values(symmetric.scaled(), limit.get());
+    let routes = [
+        Route { name: "divide and conquer", solve: &by_reduction },
+        Route { name: "the bidiagonal route", solve: &by_svd },
+    ];
+    let ((values, smaller), remark) = first_to_converge(BACKEND, &routes)?;
+    symmetric.decomposed(&values, smaller, limit, remark, BACKEND)
+}
+
+fn reduced(s: &Mat<f64>, kept: usize) -> Option<(Vec<f64>, Smaller)> {
+    let eigen = Eigen::of(s.clone(), kept)?;
+    Some((eigen.values().to_vec(), Smaller::Reduced(eigen)))
+}
+
+/// Eigenpairs from a singular value decomposition: `λᵢ = vᵢᵀ S vᵢ`, sorted.
+///
+/// Where `λ` and `−λ` are both eigenvalues, vectors mix; such a matrix is indefinite and refused by any mixture's trace.
+fn by_singular_values(s: &Mat<f64>, kept: usize) -> Option<(Vec<f64>, Smaller)> {
+    let (_, vectors) = bidiagonal::right_vectors(s)?;
+    let images = crate::products::product(s.as_ref(), vectors.as_ref());
+    let quotient = |j: usize| vectors.col(j).iter().zip(images.col(j).iter()).map(|(a, b)| a * b).sum::<f64>();
+    let mut pairs: Vec<(f64, usize)> = (0..s.nrows()).map(|j| (quotient(j), j)).collect();
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let sorted = Mat::from_fn(s.nrows(), kept, |i, j| vectors[(i, pairs[j].1)]);
+    Some((pairs.into_iter().map(|(value, _)| value).collect(), Smaller::Ready(sorted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_routes_find_the_same_eigenpairs() {
+        let x = Mat::from_fn(9, 5, |i, j| ((i * 7 + j * 3) % 11) as f64 - 5.0 + (i as f64) / 10.0);
+        let s = crate::products::product(x.as_ref(), x.transpose());
+        let (first, _) = reduced(&s, 5).unwrap();
+        let (second, vectors) = by_singular_values(&s, 5).unwrap();
+        assert!(first.iter().zip(&second).all(|(a, b)| (a - b).abs() < 1e-12 * first[0]), "{first:?} {second:?}");
+        let v = vectors.leading(5);
+        let back = crate::products::product(s.as_ref(), v.as_ref());
+        let off = (0..5).flat_map(|j| (0..9).map(move |i| (i, j))).map(|(i, j)| back[(i, j)] - second[j] * v[(i, j)]);
+        assert!(off.fold(0.0, |max: f64, x| max.max(x.abs())) < 1e-11 * first[0]);
+    }
+
+    #[test]
+    fn a_result_that_lost_the_energy_is_none() {
+        let solved = || Solved { values: vec![2.0, 1.0], smaller: Smaller::Ready(Mat::identity(2, 2)) };
+        assert!(checked(solved(), 5.0).is_some());
+        assert!(checked(solved(), 5.1).is_none());
+    }
+}

@@ -1,0 +1,110 @@
+//! A weight as all decomposers take it: checked, scaled by a power of two, row-major.
+
+use calabi_api::{DecomposeError, Rank, Shape, Side};
+use faer::{Mat, MatRef};
+use ndarray::{Array2, ArrayView2};
+
+use crate::scale::Scale;
+
+/// Columns of the [wide](Weight::wide) orientation that are converted to `f64` at a time.
+const BLOCK: usize = 256;
+
+/// A finite matrix `A`, kept as `A / 2^e` with the largest magnitude in [1, 2): huge and tiny weights are alike.
+///
+/// The scaling is exact: a power of two changes no digit, but for entries 2^126 times smaller than the largest.
+/// The copy is row-major whatever the strides of the input, so that strides do not change the result.
+#[derive(Debug)]
+pub(crate) struct Weight {
+    scaled: Array2<f32>,
+    shape: Shape,
+    scale: Scale,
+    energy: f64,
+}
+
+impl Weight {
+    /// Reads `a`; one copy of it is kept.
+    pub(crate) fn read(a: ArrayView2<'_, f32>) -> Result<Self, DecomposeError> {
+        let shape = Shape::of(a).ok_or(DecomposeError::Empty { rows: a.nrows(), cols: a.ncols() })?;
+        check_finite(a)?;
+        let largest = a.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
+        let scale = Scale::of(f64::from(largest));
+        let mut scaled = Array2::zeros(a.raw_dim());
+        #[allow(clippy::cast_possible_truncation)] // exact: see the type's docs
+        scaled.zip_mut_with(&a, |to, &from| *to = scale.down(f64::from(from)) as f32);
+        let energy = scaled.rows().into_iter().map(|row| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>()).sum();
+        Ok(Self { scaled, shape, scale, energy })
+    }
+
+    /// The smaller side, the left one of a square weight.
+    pub(crate) fn side(&self) -> Side {
+        if self.shape.rows() <= self.shape.cols() { Side::Left } else { Side::Right }
+    }
+
+    /// `min(m, n)`.
+    pub(crate) fn full_rank(&self) -> Rank {
+        self.shape.full_rank()
+    }
+
+    /// By what the entries were divided.
+    pub(crate) fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// `‖A‖²` of the scaled entries.
+    pub(crate) fn energy(&self) -> f64 {
+        self.energy
+    }
+
+    /// The scaled entries, `min(m, n) × max(m, n)`: `A`, or its transpose where `m > n`.
+    pub(crate) fn wide(&self) -> MatRef<'_, f32> {
+        let entries = self.scaled.as_slice().unwrap_or_default();
+        let a = MatRef::from_row_major_slice(entries, self.shape.rows(), self.shape.cols());
+        if self.side() == Side::Left { a } else { a.transpose() }
+    }
+
+    /// Hands out the wide orientation in `f64`, a block of columns at a time: where the block begins, and the block.
+    ///
+    /// Blocks depend on the shape alone, so the order of sums over them does too.
+    pub(crate) fn for_each_block(&self, mut take: impl FnMut(usize, MatRef<'_, f64>)) {
+        let wide = self.wide();
+        let (small, large) = wide.shape();
+        let mut buffer = vec![0.0; small * BLOCK.min(large)];
+        for first in (0..large).step_by(BLOCK) {
+            let width = BLOCK.min(large - first);
+            let block = &mut buffer[..small * width];
+            widen(wide.subcols(first, width), block);
+            take(first, MatRef::from_row_major_slice(block, small, width));
+        }
+    }
+
+    /// `Aᵀ X` of the wide orientation, `max(m, n) × r`.
+    pub(crate) fn transposed_times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
+        let mut product = Mat::zeros(self.wide().ncols(), x.ncols());
+        self.for_each_block(|first, block| {
+            crate::products::replace(product.subrows_mut(first, block.ncols()), block.transpose(), x);
+        });
+        product
+    }
+}
+
+/// Copies to row-major `f64`, in tiles: reading a transposed matrix column by column misses every cache line.
+fn widen(from: MatRef<'_, f32>, to: &mut [f64]) {
+    const TILE: usize = 16;
+    let (rows, cols) = from.shape();
+    for top in (0..rows).step_by(TILE) {
+        let height = TILE.min(rows - top);
+        for col in (0..cols).step_by(TILE) {
+            let width = TILE.min(cols - col);
+            for i in top..top + height {
+                let line = &mut to[i * cols + col..i * cols + col + width];
+                line.iter_mut().enumerate().for_each(|(j, v)| *v = f64::from(from[(i, col + j)]));
+            }
+        }
+    }
+}
+
+/// An error at the first entry, row by row, that is infinite or not a number.
+pub(crate) fn check_finite<T: Copy + Into<f64>>(a: ArrayView2<'_, T>) -> Result<(), DecomposeError> {
+    let bad = a.indexed_iter().map(|(place, &v)| (place, v.into())).find(|(_, v)| !v.is_finite());
+    bad.map_or(Ok(()), |((row, col), value)| Err(DecomposeError::NonFinite { row, col, value }))
+}
