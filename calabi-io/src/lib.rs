@@ -3,3 +3,5 @@
 mod file;
 mod onnx;
 mod safetensors;
+
+pub use safetensors::SafeTensors;

@@ -1,0 +1,145 @@
+//! `config.json`: what it says of the weights, and how it names a factorized model.
+
+use std::path::{Path, PathBuf};
+
+use calabi_api::FormatError;
+use serde_json::value::RawValue;
+
+use super::json;
+use crate::file::Input;
+
+/// The file's name.
+pub(super) const FILE: &str = "config.json";
+/// The model type of a factorized checkpoint.
+const CALABI: &str = "calabi";
+/// The version of what stands under `calabi`.
+const VERSION: u64 = 1;
+/// No configuration is longer.
+const LONGEST: u64 = 64 << 20;
+
+/// What a checkpoint's configuration says.
+#[derive(Debug, Default)]
+pub(super) struct Config {
+    path: PathBuf,
+    text: Vec<u8>,
+    /// The architecture of the dense model.
+    pub(super) model_type: Option<String>,
+    /// Whether the head is the embedding table.
+    pub(super) tied: bool,
+    /// Whether the weights are quantised.
+    pub(super) quantized: bool,
+    /// The ranks of layers that are factorized already.
+    ranks: Vec<(String, u64)>,
+}
+
+impl Config {
+    /// Reads the configuration of a folder; one that is not there says nothing.
+    pub(super) fn read(folder: &Path) -> Result<Self, FormatError> {
+        let path = folder.join(FILE);
+        if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Ok(Self { path, ..Self::default() });
+        }
+        let file = Input::open(&path)?;
+        if file.len() > LONGEST {
+            return Err(FormatError::malformed(path, format!("{} bytes are no configuration", file.len())));
+        }
+        let mut config = Self { path, text: file.bytes(0, file.len())?, ..Self::default() };
+        config.understand().map_err(|problem| {
+            FormatError::malformed(&config.path, problem).with_help("repair it: it decides how the weights are read")
+        })?;
+        Ok(config)
+    }
+
+    fn understand(&mut self) -> Result<(), String> {
+        let members = json::object(&self.text)?;
+        let named = |name: &str| members.iter().find(|(key, _)| key == name).map(|&(_, raw)| raw);
+        let set = |name| named(name).is_some_and(|raw| raw.get() != "null");
+        self.quantized = set("quantization_config") || set("compression_config");
+        self.tied = flag(named("tie_word_embeddings")) || text_flag(named("text_config"));
+        let model_type = named("model_type").map(json::value).transpose().map_err(|e| format!("model_type: {e}"))?;
+        self.model_type = model_type.flatten();
+        let former = named(CALABI).map(former).transpose().map_err(|e| format!("{CALABI}: {e}"))?;
+        let calls_itself = self.model_type.as_deref() == Some(CALABI);
+        if let Some((base, ranks)) = former {
+            self.ranks = ranks;
+            if calls_itself {
+                self.model_type = base;
+            }
+        } else if calls_itself {
+            return Err(format!("its model_type is {CALABI}, but it has no `{CALABI}` with the ranks"));
+        }
+        Ok(())
+    }
+
+    /// The text of the file; none where there is no file.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        (!self.text.is_empty()).then_some(&self.text)
+    }
+
+    /// The configuration of the checkpoint in which these layers are factorized too: all other keys stay as they are.
+    pub(super) fn factorized(&self, ranks: &[(String, u64)]) -> Result<Vec<u8>, FormatError> {
+        let members = json::object(self.text().unwrap_or(b"{}"))
+            .map_err(|problem| FormatError::malformed(&self.path, problem))?;
+        let mut lines: Vec<(String, String)> = members
+            .into_iter()
+            .filter(|(key, _)| key != CALABI)
+            .map(|(key, raw)| if key == "model_type" { (key, quoted(CALABI)) } else { (key, raw.get().to_owned()) })
+            .collect();
+        if lines.iter().all(|(key, _)| key != "model_type") {
+            lines.push(("model_type".into(), quoted(CALABI)));
+        }
+        lines.push((CALABI.into(), self.described(ranks)));
+        Ok((block(&lines, 1) + "\n").into_bytes())
+    }
+
+    fn described(&self, ranks: &[(String, u64)]) -> String {
+        let base = self.model_type.as_deref().map_or_else(|| "null".into(), quoted);
+        let ranks: Vec<_> =
+            self.ranks.iter().chain(ranks).map(|(name, rank)| (name.clone(), rank.to_string())).collect();
+        let members = [
+            ("version".into(), VERSION.to_string()),
+            ("base_model_type".into(), base),
+            ("ranks".into(), block(&ranks, 3)),
+        ];
+        block(&members, 2)
+    }
+}
+
+/// The base model's type and the ranks in the configuration of a factorized model.
+fn former(raw: &RawValue) -> Result<(Option<String>, Vec<(String, u64)>), String> {
+    let members = json::object(raw.get().as_bytes())?;
+    let named = |name: &str| members.iter().find(|(key, _)| key == name).map(|&(_, raw)| raw);
+    let version: u64 = named("version").map_or(Err("its version is missing".into()), json::value)?;
+    if version != VERSION {
+        return Err(format!("its version is {version}, and this program knows {VERSION}"));
+    }
+    let base = named("base_model_type").map(json::value).transpose()?.flatten();
+    let ranks = named("ranks").ok_or("its ranks are missing")?;
+    let ranks = json::object(ranks.get().as_bytes())?;
+    let ranks = ranks.into_iter().map(|(name, raw)| Ok((name, json::value(raw)?))).collect::<Result<_, String>>()?;
+    Ok((base, ranks))
+}
+
+fn flag(raw: Option<&RawValue>) -> bool {
+    raw.is_some_and(|raw| raw.get() == "true")
+}
+
+/// The flag of a language model inside a larger one.
+fn text_flag(raw: Option<&RawValue>) -> bool {
+    let members = raw.and_then(|raw| json::object(raw.get().as_bytes()).ok()).unwrap_or_default();
+    members.iter().any(|(key, raw)| key == "tie_word_embeddings" && flag(Some(raw)))
+}
+
+/// An object with a line for each member, indented as Hugging Face's libraries do.
+fn block(members: &[(String, String)], depth: usize) -> String {
+    if members.is_empty() {
+        return "{}".into();
+    }
+    let (inner, outer) = ("  ".repeat(depth), "  ".repeat(depth - 1));
+    let lines: Vec<_> = members.iter().map(|(key, value)| format!("{inner}{}: {value}", quoted(key))).collect();
+    format!("{{\n{}\n{outer}}}", lines.join(",\n"))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

@@ -1,0 +1,195 @@
+//! What the output will hold: its files, and the tensors of each in their order.
+
+use std::collections::{BTreeMap, HashMap};
+
+use calabi_api::{FormatError, Name, Replacement};
+
+use super::dtype::Stored;
+use super::encode::{self, Described};
+use super::folder;
+use super::header::Entry;
+use super::source::Model;
+use super::weights::{Shard, TensorAt};
+
+/// A file that will be written.
+#[derive(Debug)]
+pub(super) struct FilePlan {
+    pub(super) name: String,
+    pub(super) metadata: Option<Vec<(String, String)>>,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// A tensor that will be written.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) name: String,
+    pub(super) dtype: &'static Stored,
+    pub(super) dims: Vec<u64>,
+    /// Bytes.
+    pub(super) length: u64,
+    pub(super) content: Content,
+}
+
+/// Where a tensor's bytes come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content {
+    /// The input.
+    Copy(TensorAt),
+    /// The factors of the layer with this key.
+    Factor(usize, Part),
+}
+
+/// A part of a factorized layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Right,
+    Left,
+    Bias,
+}
+
+impl Part {
+    /// The name of its tensor.
+    pub(super) fn of(self, layer: &str) -> String {
+        let part = match self {
+            Self::Right => "right.weight",
+            Self::Left => "left.weight",
+            Self::Bias => "left.bias",
+        };
+        format!("{layer}.{part}")
+    }
+}
+
+impl Piece {
+    pub(super) fn described(&self) -> Described<'_> {
+        Described { name: &self.name, dtype: self.dtype, dims: &self.dims, length: self.length }
+    }
+
+    fn copied(at: TensorAt, entry: &Entry, name: String) -> Self {
+        let (dims, length) = (entry.dims.clone(), entry.length);
+        Self { name, dtype: entry.dtype, dims, length, content: Content::Copy(at) }
+    }
+
+    fn factor(replacement: &Replacement<'_>, part: Part) -> Self {
+        let Replacement { layer, rank, .. } = replacement;
+        let (m, n, r) = (layer.shape.rows() as u64, layer.shape.cols() as u64, rank.get() as u64);
+        let dims = match part {
+            Part::Right => vec![r, n],
+            Part::Left => vec![m, r],
+            Part::Bias => vec![m],
+        };
+        let length = dims.iter().product::<u64>() * layer.dtype.bytes();
+        let content = Content::Factor(layer.key, part);
+        Self { name: part.of(&layer.name), dtype: Stored::of(layer.dtype), dims, length, content }
+    }
+}
+
+/// Plans the files of the output.
+///
+/// Every file keeps the order of its tensors, with factors in the place of their weight and a bias under its new name.
+pub(super) fn plan(
+    model: &Model,
+    replaced: &[Replacement<'_>],
+    shard_size: Option<u64>,
+) -> Result<Vec<FilePlan>, FormatError> {
+    let changes = changes(replaced);
+    let shards = model.weights.shards.iter().enumerate();
+    let kept = shards.map(|(index, shard)| FilePlan {
+        name: shard.name.clone(),
+        metadata: shard.header.metadata.clone(),
+        pieces: pieces(index, shard, &changes),
+    });
+    match shard_size {
+        None => Ok(kept.collect()),
+        Some(limit) => distribute(model, kept.collect(), limit),
+    }
+}
+
+/// What becomes of a tensor that is not copied as it is.
+enum Change<'a> {
+    Factors(&'a Replacement<'a>),
+    Renamed(String),
+    Dropped,
+}
+
+/// The changes by the names of tensors.
+fn changes<'a>(replaced: &'a [Replacement<'a>]) -> HashMap<String, Change<'a>> {
+    let mut changes = HashMap::new();
+    for replacement in replaced {
+        let name = &replacement.layer.name;
+        let bias = if replacement.bias { Change::Dropped } else { Change::Renamed(Part::Bias.of(name)) };
+        changes.insert(format!("{name}.weight"), Change::Factors(replacement));
+        changes.insert(format!("{name}.bias"), bias);
+    }
+    changes
+}
+
+fn pieces(shard: usize, file: &Shard, changes: &HashMap<String, Change<'_>>) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(file.header.tensors.len());
+    for (tensor, entry) in file.header.tensors.iter().enumerate() {
+        let at = TensorAt { shard, tensor };
+        match changes.get(&entry.name) {
+            None => pieces.push(Piece::copied(at, entry, entry.name.clone())),
+            Some(Change::Renamed(name)) => pieces.push(Piece::copied(at, entry, name.clone())),
+            Some(Change::Dropped) => {}
+            Some(Change::Factors(replacement)) => {
+                let parts = [Part::Right, Part::Left].into_iter().chain(replacement.bias.then_some(Part::Bias));
+                pieces.extend(parts.map(|part| Piece::factor(replacement, part)));
+            }
+        }
+    }
+    pieces
+}
+
+/// Deals the tensors out to files of at most `limit` bytes, in their order; a larger tensor has a file of its own.
+fn distribute(model: &Model, kept: Vec<FilePlan>, limit: u64) -> Result<Vec<FilePlan>, FormatError> {
+    let metadata = common_metadata(model)?;
+    let empty = encode::size_bound(metadata.as_deref());
+    let mut files: Vec<Vec<Piece>> = Vec::new();
+    let mut size = 0;
+    for piece in kept.into_iter().flat_map(|file| file.pieces) {
+        let added = encode::member_bound(&piece.described()) + piece.length;
+        match files.last_mut() {
+            Some(file) if size + added <= limit => file.push(piece),
+            _ => {
+                files.push(vec![piece]);
+                size = empty;
+            }
+        }
+        size += added;
+    }
+    let count = files.len();
+    let name = |index| match count {
+        1 => model
+            .weights
+            .shards
+            .first()
+            .filter(|_| model.config.is_none())
+            .map_or(folder::SINGLE.into(), |s| s.name.clone()),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
+    };
+    let plan = |(index, pieces)| FilePlan { name: name(index), metadata: metadata.clone(), pieces };
+    Ok(files.into_iter().enumerate().map(plan).collect())
+}
+
+/// The free text of all files, which must not contradict each other where tensors change files.
+fn common_metadata(model: &Model) -> Result<Option<Vec<(String, String)>>, FormatError> {
+    let mut seen = BTreeMap::new();
+    let mut common: Option<Vec<(String, String)>> = None;
+    for shard in &model.weights.shards {
+        let Some(pairs) = &shard.header.metadata else { continue };
+        let common = common.get_or_insert_default();
+        for (key, text) in pairs {
+            match seen.insert(key, text) {
+                None => common.push((key.clone(), text.clone())),
+                Some(former) if former == text => {}
+                Some(_) => return Err(contradiction(shard, key)),
+            }
+        }
+    }
+    Ok(common)
+}
+
+fn contradiction(shard: &Shard, key: &str) -> FormatError {
+    let problem = format!("its __metadata__ contradicts another shard's on {}", Name::new(key));
+    FormatError::malformed(shard.file.path(), problem).with_help("keep the shards as they are: set no shard size")
+}

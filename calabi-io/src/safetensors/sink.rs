@@ -1,0 +1,228 @@
+//! A model that is being written: factors as they come, all else when it is finished.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Name, Replacement, WriteOptions, Written};
+
+use super::config::{self, Config};
+use super::factor::{self, Matrix};
+use super::index::{self, WeightMap};
+use super::plan::{self, Content, FilePlan, Part, Piece};
+use super::source::Model;
+use super::{encode, folder};
+use crate::file::{Input, Output};
+
+/// A model that is being written.
+pub(super) struct Sink {
+    model: Arc<Model>,
+    path: PathBuf,
+    files: Vec<OpenFile>,
+    /// The declared layers by their keys.
+    declared: BTreeMap<usize, Declared>,
+    /// Whether tensors are dealt out to new files.
+    dealt_out: bool,
+}
+
+/// A file whose header is written.
+struct OpenFile {
+    name: String,
+    output: Output,
+    /// Its tensors, each with its place.
+    pieces: Vec<(u64, Piece)>,
+}
+
+/// A layer that is replaced.
+struct Declared {
+    layer: String,
+    rank: usize,
+    bias: bool,
+    written: bool,
+    /// The file and the place in it of each part.
+    targets: BTreeMap<Part, (usize, u64)>,
+}
+
+impl Sink {
+    /// Creates the files and writes their headers.
+    pub(super) fn create(
+        model: Arc<Model>,
+        path: &Path,
+        replaced: &[Replacement<'_>],
+        options: &WriteOptions,
+    ) -> Result<Self, FormatError> {
+        let declared = declare(&model, replaced)?;
+        let plans = plan::plan(&model, replaced, options.shard_size)?;
+        let dealt_out = options.shard_size.is_some();
+        let mut sink = Self { path: path.to_owned(), files: Vec::new(), declared, dealt_out, model };
+        sink.check_count(plans.len())?;
+        if sink.model.config.is_some() {
+            fs::create_dir(path).map_err(|source| FormatError::io("create", path, source))?;
+        }
+        for plan in plans {
+            sink.open(plan)?;
+        }
+        Ok(sink)
+    }
+
+    /// A single file cannot become several.
+    fn check_count(&self, files: usize) -> Result<(), FormatError> {
+        if self.model.config.is_some() || files == 1 {
+            return Ok(());
+        }
+        let input = self.model.path.display();
+        Err(FormatError::Misuse(format!(
+            "{input} is a single file and cannot become {files} shards: give its folder as the input, or no shard size"
+        )))
+    }
+
+    /// Creates a file, writes its header and notes where its factors go.
+    fn open(&mut self, plan: FilePlan) -> Result<(), FormatError> {
+        let path = if self.model.config.is_some() { self.path.join(&plan.name) } else { self.path.clone() };
+        let header = encode::encode(plan.metadata.as_deref(), plan.pieces.iter().map(Piece::described));
+        let header = header.ok_or_else(|| {
+            let problem = "its header would be longer than readers accept";
+            FormatError::malformed(&path, problem).with_help("set a shard size: each shard has a header of its own")
+        })?;
+        let output = Output::create(&path)?;
+        output.write(0, &header)?;
+        let (index, mut place, mut pieces) = (self.files.len(), header.len() as u64, Vec::new());
+        for piece in plan.pieces {
+            let length = piece.length;
+            if let Content::Factor(key, part) = piece.content
+                && let Some(declared) = self.declared.get_mut(&key)
+            {
+                declared.targets.insert(part, (index, place));
+            }
+            pieces.push((place, piece));
+            place += length;
+        }
+        self.files.push(OpenFile { name: plan.name, output, pieces });
+        Ok(())
+    }
+
+    fn check_written(&self) -> Result<(), FormatError> {
+        match self.declared.values().find(|declared| !declared.written) {
+            None => Ok(()),
+            Some(declared) => {
+                Err(FormatError::Misuse(format!("the factors of {} were not written", Name::new(&declared.layer))))
+            }
+        }
+    }
+
+    /// Copies the tensors that are not factors; returns the cost of all files.
+    fn copy_tensors(&self) -> Result<Cost, FormatError> {
+        let mut cost = Cost::default();
+        for file in &self.files {
+            for (place, piece) in &file.pieces {
+                cost.parameters += piece.dims.iter().product::<u64>();
+                if let Content::Copy(at) = piece.content
+                    && let Some((input, entry)) = self.model.weights.at(at)
+                {
+                    input.copy(entry.start, entry.length, &file.output, *place)?;
+                }
+            }
+            cost.bytes += file.output.sync()?;
+        }
+        Ok(cost)
+    }
+
+    /// Writes what a folder holds beside its weights.
+    fn complete(&self, config: &Config) -> Result<(), FormatError> {
+        for path in folder::companions(&self.model.path)? {
+            self.copy_file(&path)?;
+        }
+        self.write_index()?;
+        if !self.declared.is_empty() {
+            let ranks = self.declared.values().map(|declared| (declared.layer.clone(), declared.rank as u64));
+            self.write_file(config::FILE, &config.factorized(&ranks.collect::<Vec<_>>())?)?;
+        } else if let Some(text) = config.text() {
+            self.write_file(config::FILE, text)?;
+        }
+        let io = |source| FormatError::io("write", &self.path, source);
+        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(io)
+    }
+
+    /// Writes the index, where one is needed; one that stays true is copied.
+    fn write_index(&self) -> Result<(), FormatError> {
+        let former = self.model.path.join(index::FILE);
+        if self.declared.is_empty() && !self.dealt_out && former.exists() {
+            return self.copy_file(&former);
+        }
+        if matches!(&self.files[..], [only] if only.name == folder::SINGLE) {
+            return Ok(());
+        }
+        let pieces = || self.files.iter().flat_map(|file| file.pieces.iter().map(move |(_, piece)| (file, piece)));
+        let map: WeightMap = pieces().map(|(file, piece)| (piece.name.clone(), file.name.clone())).collect();
+        self.write_file(index::FILE, &index::encode(&map, pieces().map(|(_, piece)| piece.length).sum()))
+    }
+
+    fn copy_file(&self, path: &Path) -> Result<(), FormatError> {
+        let input = Input::open(path)?;
+        let output = Output::create(&self.path.join(path.file_name().unwrap_or_default()))?;
+        input.copy(0, input.len(), &output, 0)?;
+        output.sync().map(drop)
+    }
+
+    fn write_file(&self, name: &str, text: &[u8]) -> Result<(), FormatError> {
+        let output = Output::create(&self.path.join(name))?;
+        output.write(0, text)?;
+        output.sync().map(drop)
+    }
+}
+
+impl LayerSink for Sink {
+    fn write(&mut self, layer: &Layer, factors: &Factors) -> Result<(), FormatError> {
+        let name = Name::new(&layer.name);
+        self.model.place(layer)?;
+        let Some(declared) = self.declared.get_mut(&layer.key) else {
+            return Err(FormatError::Misuse(format!("{name} was not declared as replaced")));
+        };
+        if declared.written {
+            return Err(FormatError::Misuse(format!("the factors of {name} were written before")));
+        }
+        let matrices = factor::matrices(layer, declared.rank, declared.bias, factors)?;
+        for Matrix { part, values } in &matrices {
+            let output = declared.targets.get(part).and_then(|&(file, _)| self.files.get(file));
+            if let Some(file) = output {
+                factor::check_storable(file.output.path(), &part.of(&layer.name), layer.dtype, values)?;
+            }
+        }
+        for Matrix { part, values } in &matrices {
+            if let Some((file, place)) = declared.targets.get(part).and_then(|&(f, p)| Some((self.files.get(f)?, p))) {
+                factor::write(&file.output, place, layer.dtype, values)?;
+            }
+        }
+        declared.written = true;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Written, FormatError> {
+        self.check_written()?;
+        let cost = self.copy_tensors()?;
+        if let Some(config) = &self.model.config {
+            self.complete(config)?;
+        }
+        Ok(Written { cost, paths: vec![self.path] })
+    }
+}
+
+/// Notes the layers that will be replaced, each once and at a rank that it can have.
+fn declare(model: &Model, replaced: &[Replacement<'_>]) -> Result<BTreeMap<usize, Declared>, FormatError> {
+    let mut all = BTreeMap::new();
+    for &Replacement { layer, rank, bias } in replaced {
+        model.place(layer)?;
+        let name = Name::new(&layer.name);
+        if rank > layer.shape.full_rank() {
+            let shape = layer.shape;
+            return Err(FormatError::Misuse(format!("{name} is {shape}: rank {rank} is more than it can have")));
+        }
+        let (layer, key) = (layer.name.clone(), layer.key);
+        let declared = Declared { layer, rank: rank.get(), bias, written: false, targets: BTreeMap::new() };
+        if all.insert(key, declared).is_some() {
+            return Err(FormatError::Misuse(format!("{name} is declared twice")));
+        }
+    }
+    Ok(all)
+}
