@@ -2,4 +2,5 @@
 
 pub mod decomposers;
 pub mod matrices;
+mod runner;
 pub mod selectors;
