@@ -17,10 +17,10 @@ impl ConfigError {
         Self { message: message.into(), span: None, help: None }
     }
 
-    /// The same error, at these bytes of the pipeline file, unless it has a place already.
+    /// The same error, at these bytes of the pipeline file where they are known, unless it has a place already.
     #[must_use]
-    pub fn at(mut self, span: Range<usize>) -> Self {
-        self.span.get_or_insert(span);
+    pub fn at(mut self, span: impl Into<Option<Range<usize>>>) -> Self {
+        self.span = self.span.or_else(|| span.into());
         self
     }
 

@@ -42,6 +42,7 @@ impl DType {
     /// The number of values of this type in `bytes` and each of them, little-endian, as `f32`.
     ///
     /// Bytes that do not fill a last value are not read.
+    #[must_use]
     pub fn decode(self, bytes: &[u8]) -> Box<dyn Iterator<Item = f32> + '_> {
         match self {
             #[allow(clippy::cast_possible_truncation)] // weights are f32 in memory

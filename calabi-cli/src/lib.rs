@@ -1,1 +1,68 @@
-//! To be built.
+//! The program of calabi, as a library: a program with plugins of its own is
+//!
+//! ```no_run
+//! // use my_selector as _;
+//! fn main() -> std::process::ExitCode {
+//!     calabi_cli::main()
+//! }
+//! ```
+//!
+//! Data goes to stdout, all else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a gate of `[verify]`
+//! is not met, 4 the input model is refused.
+
+mod args;
+mod commands;
+mod failure;
+mod print;
+mod progress;
+mod table;
+mod units;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+use failure::Failure;
+
+/// What a command has to say to the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Done,
+    GateNotMet,
+}
+
+/// Runs the program on the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os())
+}
+
+/// Runs the program on these arguments, the first of which is its name.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing is left to say where this cannot be printed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match dispatch(args.command) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::GateNotMet) => ExitCode::from(3),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(command: Command) -> Result<Ending, Failure> {
+    match command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Plan(args) => commands::plan::plan(&args),
+        Command::Inspect(args) => commands::inspect::inspect(&args),
+        Command::Plugins(args) => commands::plugins::plugins(&args),
+        Command::Schema => commands::schema::schema(),
+        Command::Init(args) => commands::init::init(&args),
+    }
+}

@@ -1,11 +1,11 @@
 //! Choices become decisions: rounded to the rank multiple, left dense past break-even, shared out by an allocator.
 
 use calabi_api::{
-    Allocation, Choice, Cost, Kept, Layer, LayerOptions, LayerSpectrum, Rank, RankAllocator, RankRule, Rounding,
-    SelectError, Spectrum,
+    Allocation, Choice, Cost, Kept, Layer, LayerOptions, LayerSource, LayerSpectrum, Rank, RankAllocator, RankRule,
+    Rounding, SelectError, Spectrum,
 };
 
-use crate::decompose::{Decomposed, read_again};
+use crate::decompose::read_again;
 use crate::{Decision, Error, LayerSettings, Pipeline, Plan, Rule};
 
 /// Rounds a choice and applies the break-even rule.
@@ -13,11 +13,15 @@ pub(crate) fn settle(choice: Choice, layer: &Layer, settings: &LayerSettings) ->
     let Kept::Rank(asked) = choice.kept else { return Ok(choice) };
     let full = layer.shape.full_rank();
     if asked > full {
-        return Err(SelectError::new(format!("rank {asked} was chosen, and {full} is the most that {} can have", layer.shape)));
+        return Err(SelectError::new(format!(
+            "rank {asked} was chosen, and {full} is the most that {} can have",
+            layer.shape
+        )));
     }
     let rank = rounded(asked, full, choice.rounding, settings.multiple.get());
     if settings.break_even && !layer.cost.pays(rank) {
-        let because = format!("rank {rank} is not below break-even at {}: {}", layer.shape.break_even(), choice.because);
+        let because =
+            format!("rank {rank} is not below break-even at {}: {}", layer.shape.break_even(), choice.because);
         return Ok(Choice::dense(because));
     }
     Ok(Choice { kept: Kept::Rank(rank), ..choice })
@@ -48,42 +52,51 @@ pub(crate) fn options(layer: &Layer, settings: &LayerSettings, known: usize) -> 
 pub(crate) fn allocate(
     pipeline: &Pipeline,
     plan: &mut Plan,
-    decomposed: &[Option<Decomposed>],
-    source: &dyn calabi_api::LayerSource,
+    spectra: &[Option<&Spectrum>],
+    source: &dyn LayerSource,
 ) -> Result<(), Error> {
     let RankRule::Allocator(allocator) = &pipeline.rank.value else { return Ok(()) };
-    let open: Vec<(usize, &Spectrum)> = plan
-        .layers
-        .iter()
-        .enumerate()
-        .filter(|(_, planned)| planned.decision == Decision::Open)
-        .filter_map(|(index, _)| Some((index, &decomposed.get(index)?.as_ref()?.spectrum)))
-        .collect();
+    let open: Vec<usize> = (0..plan.layers.len()).filter(|&i| plan.layers[i].decision == Decision::Open).collect();
     if open.is_empty() {
         return Ok(());
     }
-    let layers: Vec<&Layer> = open.iter().map(|&(index, _)| &plan.layers[index].layer).collect();
-    let readers: Vec<_> = layers.iter().map(|layer| read_again(source, layer)).collect();
-    let shared = open
+    let choices = share(pipeline, plan, spectra, source, &**allocator).map_err(|source| Error::Select {
+        layer: None,
+        source,
+        span: pipeline.rank.span.clone(),
+    })?;
+    for (index, choice) in open.into_iter().zip(choices) {
+        plan.layers[index].decision = choice.into();
+    }
+    Ok(())
+}
+
+/// The allocator's choices for the open layers of a plan.
+fn share(
+    pipeline: &Pipeline,
+    plan: &Plan,
+    spectra: &[Option<&Spectrum>],
+    source: &dyn LayerSource,
+    allocator: &dyn RankAllocator,
+) -> Result<Vec<Choice>, SelectError> {
+    let open: Vec<(&Layer, &Spectrum)> = plan
+        .layers
         .iter()
-        .zip(&layers)
+        .zip(spectra)
+        .filter(|(planned, _)| planned.decision == Decision::Open)
+        .filter_map(|(planned, spectrum)| Some((&planned.layer, (*spectrum)?)))
+        .collect();
+    let readers: Vec<_> = open.iter().map(|(layer, _)| read_again(source, layer)).collect();
+    let layers = open
+        .iter()
         .zip(&readers)
-        .map(|((&(_, spectrum), layer), read)| LayerOptions {
+        .map(|((layer, spectrum), read)| LayerOptions {
             spectrum: LayerSpectrum::new(&layer.name, layer.shape, spectrum).with_weight(read),
             cost: layer.cost,
             ranks: options(layer, &pipeline.layers, spectrum.known()),
         })
         .collect();
-    let choices = ask(&**allocator, shared, plan).map_err(|source| Error::Select {
-        layer: None,
-        source,
-        span: pipeline.rank.span.clone(),
-    })?;
-    let indices: Vec<usize> = open.into_iter().map(|(index, _)| index).collect();
-    for (index, choice) in indices.into_iter().zip(choices) {
-        plan.layers[index].decision = choice.into();
-    }
-    Ok(())
+    ask(allocator, layers, plan)
 }
 
 /// Asks an allocator, and holds it to its contract.
@@ -125,11 +138,7 @@ pub(crate) fn select(
         (Rule::Main, RankRule::Allocator(_)) => return Ok(None),
     };
     let choice = selector.select(spectrum).and_then(|choice| settle(choice, layer, &pipeline.layers));
-    choice.map(Some).map_err(|source| Error::Select {
-        layer: Some(layer.name.clone()),
-        source,
-        span: span.clone(),
-    })
+    choice.map(Some).map_err(|source| Error::Select { layer: Some(layer.name.clone()), source, span: span.clone() })
 }
 
 #[cfg(test)]
@@ -173,7 +182,9 @@ mod tests {
 
     #[test]
     fn options_are_multiples_that_pay() {
-        let ranks = |settings: &LayerSettings| options(&layer(100, 60), settings, 60).iter().map(|r| r.get()).collect::<Vec<_>>();
+        let ranks = |settings: &LayerSettings| {
+            options(&layer(100, 60), settings, 60).iter().map(|r| r.get()).collect::<Vec<_>>()
+        };
         assert_eq!(ranks(&LayerSettings::default()), [8, 16, 24, 32]);
         let all = LayerSettings { break_even: false, ..LayerSettings::default() };
         assert_eq!(ranks(&all), [8, 16, 24, 32, 40, 48, 56, 60]);

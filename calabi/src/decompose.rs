@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use calabi_api::{
-    Choice, DecomposeError, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Rank, RankRule, SelectError, Spectrum,
+    Choice, DecomposeError, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Rank, RankRule, SelectError,
+    Spectrum,
 };
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -49,7 +50,8 @@ pub(crate) fn decompose(
     plan: &mut Plan,
     store: Option<&Store>,
 ) -> Result<Vec<Option<Decomposed>>, Error> {
-    let wanted = |planned: &PlannedLayer| planned.is_selected() && (store.is_none() || planned.kept() != Some(Kept::Dense));
+    let wanted =
+        |planned: &PlannedLayer| planned.is_selected() && (store.is_none() || planned.kept() != Some(Kept::Dense));
     context.observer.begin(Stage::Decompose, plan.layers.iter().filter(|l| wanted(l)).count());
     let results: Vec<_> = plan
         .layers
@@ -134,14 +136,16 @@ fn rank_to_keep(
     match decision {
         Decision::Chosen { kept: Kept::Rank(rank), .. } => Some(*rank),
         Decision::Chosen { kept: Kept::Dense, .. } | Decision::Skipped { .. } => None,
-        Decision::Open => {
-            options(layer, &pipeline.layers, decomposition.spectrum().known()).into_iter().max()
-        }
+        Decision::Open => options(layer, &pipeline.layers, decomposition.spectrum().known()).into_iter().max(),
     }
 }
 
 /// Never a guess in place of a failed factorization: the run ends, or the layer stays as it is, by the user's choice.
-fn failed(context: &Context<'_>, layer: &Layer, source: DecomposeError) -> Result<(Decision, Option<Decomposed>), Error> {
+fn failed(
+    context: &Context<'_>,
+    layer: &Layer,
+    source: DecomposeError,
+) -> Result<(Decision, Option<Decomposed>), Error> {
     match context.pipeline.layers.on_error {
         OnError::Stop => Err(Error::Decompose { layer: layer.name.clone(), source }),
         OnError::Dense => Ok((Choice::dense(format!("decomposition failed: {source}")).into(), None)),

@@ -93,7 +93,9 @@ impl Error {
         match self {
             Self::Config(error) => error.help(),
             Self::Input { source, .. } | Self::Output { source } => source.help(),
-            Self::Decompose { .. } => Some("exclude the layer, or set [layers] on_error = \"dense\" to leave it as it is"),
+            Self::Decompose { .. } => {
+                Some("exclude the layer, or set [layers] on_error = \"dense\" to leave it as it is")
+            }
             _ => None,
         }
     }

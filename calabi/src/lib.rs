@@ -5,9 +5,11 @@
 //!
 //! ```no_run
 //! use calabi::{Pipeline, RunOptions, Silent, run};
+//! use calabi::api::settings::Fraction;
 //! use calabi::rank::Budget;
 //!
-//! let pipeline = Pipeline::with_allocator("model.safetensors", "small.safetensors", Budget::parameters(0.6)?);
+//! let keep = Fraction::new(0.6).ok_or("not a share")?;
+//! let pipeline = Pipeline::with_allocator("model.safetensors", "small.safetensors", Budget::new(keep));
 //! let report = run(&pipeline, &RunOptions::default(), &Silent)?;
 //! println!("{} of {} parameters", report.parameters.after, report.parameters.before);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -54,7 +56,7 @@ pub use pipeline::{
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};
 pub use report::{Change, LayerReport, Outcome, Report};
-pub use run::{RunOptions, open_model, plan, run, spectra};
+pub use run::{RunOptions, open_model, plan, plan_with, run, spectra};
 pub use sited::Sited;
 pub use size::ByteSize;
 pub use verify::{GateReport, OutputReport, VerifyReport};

@@ -59,14 +59,14 @@ pub struct Source {
 #[derive(Debug)]
 pub struct PipelineError {
     /// What is wrong.
-    pub error: Error,
+    pub error: Box<Error>,
     /// The text of the file, where it could be read.
     pub source: Option<Source>,
 }
 
 impl From<Error> for PipelineError {
     fn from(error: Error) -> Self {
-        Self { error, source: None }
+        Self { error: Box::new(error), source: None }
     }
 }
 
@@ -124,7 +124,7 @@ impl Pipeline {
     pub fn parse(name: &str, text: &str, base: &Path, changes: &[Assignment]) -> Result<Self, PipelineError> {
         let mut source = Source { name: name.to_owned(), text: text.to_owned() };
         let refuse = |error: ConfigError, source: &Source| PipelineError {
-            error: error.into(),
+            error: Box::new(error.into()),
             source: Some(source.clone()),
         };
         if !changes.is_empty() {
@@ -151,5 +151,5 @@ impl Pipeline {
 fn unreadable(path: &Path, error: &std::io::Error) -> PipelineError {
     let error = ConfigError::new(format!("the pipeline file {} cannot be read: {error}", path.display()))
         .with_help("`calabi-cli init MODEL` writes one for a model");
-    PipelineError { error: error.into(), source: None }
+    Error::from(error).into()
 }

@@ -1,7 +1,6 @@
 //! The plan as a file that a person or a script can read and edit.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::path::Path;
 
 use calabi_api::{ConfigError, Kept, Rank};
@@ -77,12 +76,13 @@ impl Plan {
     /// # Errors
     /// Where the file cannot be read, names layers that the model does not have or leaves some out, or a rank is too large.
     pub fn load(path: &Path, pipeline: &Pipeline) -> Result<Self, PipelineError> {
-        let mut plan = plan(pipeline).map_err(|error| PipelineError { error, source: pipeline.source.clone() })?;
+        let mut plan = plan(pipeline)
+            .map_err(|error| PipelineError { error: Box::new(error), source: pipeline.source.clone() })?;
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         let source = Source { name: path.display().to_string(), text };
         match plan.apply(&source.text) {
             Ok(()) => Ok(plan),
-            Err(error) => Err(PipelineError { error: error.into(), source: Some(source) }),
+            Err(error) => Err(PipelineError { error: Box::new(error.into()), source: Some(source) }),
         }
     }
 
@@ -98,13 +98,13 @@ impl Plan {
         let file: Spanned = toml::from_str(text)?;
         if *file.version != VERSION {
             let error = ConfigError::new(format!("this plan has version {}, known is {VERSION}", *file.version));
-            return Err(at(error, file.version.span));
+            return Err(error.at(file.version.span));
         }
         let mut decided = vec![false; self.layers.len()];
         for entry in file.layer {
-            let index = self.place(&entry.value).map_err(|error| at(error, entry.span.clone()))?;
+            let index = self.place(&entry.value).map_err(|error| error.at(entry.span.clone()))?;
             if std::mem::replace(&mut decided[index], true) {
-                return Err(at(ConfigError::new(format!("layer {} is planned twice", entry.value.name)), entry.span));
+                return Err(ConfigError::new(format!("layer {} is planned twice", entry.value.name)).at(entry.span));
             }
             if let Some(decision) = decision(entry.value) {
                 self.layers[index].decision = decision;
@@ -136,13 +136,6 @@ impl Plan {
             }
             _ => Ok(index),
         }
-    }
-}
-
-fn at(error: ConfigError, span: Option<Range<usize>>) -> ConfigError {
-    match span {
-        Some(span) => error.at(span),
-        None => error,
     }
 }
 

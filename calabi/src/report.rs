@@ -163,7 +163,11 @@ fn outer(shape: Shape) -> u64 {
     shape.rows() as u64 + shape.cols() as u64
 }
 
-fn layer_report(planned: &PlannedLayer, decomposed: Option<&Decomposed>, substituted: Option<Substituted>) -> LayerReport {
+fn layer_report(
+    planned: &PlannedLayer,
+    decomposed: Option<&Decomposed>,
+    substituted: Option<Substituted>,
+) -> LayerReport {
     let layer = &planned.layer;
     let rank = planned.rank();
     let (outcome, because) = match &planned.decision {

@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::time::Instant;
 
-use calabi_api::{ConfigError, LayerFormat, LayerSource, Settings, Spectrum, registry};
+use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings, Spectrum, registry};
 
-use crate::choose::allocate;
-use crate::decompose::{Context, decompose, input_error};
-use crate::pipeline::AtSite;
+use crate::choose::{allocate, select};
+use crate::decompose::{Context, Decomposed, decompose, input_error, read_again};
 use crate::staging::Staging;
 use crate::store::Store;
 use crate::substitute::substitute;
 use crate::survey::survey;
 use crate::verify::Verifier;
-use crate::{Error, Observer, Pipeline, Plan, Report};
+use crate::{Decision, Error, Observer, Pipeline, Plan, Report};
 
 /// What a run is told besides its pipeline.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +43,7 @@ pub fn run(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -
     let store = Store::new(staging.work());
     let (decomposed, written, substituted) = on_threads(options.threads, || {
         let decomposed = decompose(&context, &mut plan, Some(&store))?;
-        allocate(pipeline, &mut plan, &decomposed, &*source)?;
+        allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
         let (written, substituted) = substitute(&context, &plan, &store, &staging)?;
         Ok((decomposed, written, substituted))
     })?;
@@ -82,10 +81,35 @@ pub fn spectra(
     };
     let decomposed = on_threads(options.threads, || {
         let decomposed = decompose(&context, &mut plan, None)?;
-        allocate(pipeline, &mut plan, &decomposed, &*source)?;
+        allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
         Ok(decomposed)
     })?;
     Ok((plan, decomposed.into_iter().map(|d| d.map(|d| d.spectrum)).collect()))
+}
+
+/// The plan of a pipeline whose model has these spectra (of [`spectra`]): another rule, and nothing is decomposed again.
+///
+/// # Errors
+/// As [`spectra`].
+pub fn plan_with(pipeline: &Pipeline, spectra: &[Option<Spectrum>]) -> Result<Plan, Error> {
+    let (_, source) = open(pipeline)?;
+    let mut plan = survey(pipeline, &*source)?;
+    for (planned, spectrum) in plan.layers.iter_mut().zip(spectra) {
+        if let (Decision::Open, Some(spectrum)) = (&planned.decision, spectrum) {
+            let read = read_again(&*source, &planned.layer);
+            let layer = &planned.layer;
+            let seen = LayerSpectrum::new(&layer.name, layer.shape, spectrum).with_weight(&read);
+            let choice = select(pipeline, planned.rule, layer, &seen)?;
+            planned.decision = choice.map_or(Decision::Open, Decision::from);
+        }
+    }
+    let spectra: Vec<_> = spectra.iter().map(Option::as_ref).collect();
+    allocate(pipeline, &mut plan, &spectra, &*source)?;
+    Ok(plan)
+}
+
+fn known(decomposed: &[Option<Decomposed>]) -> Vec<Option<&Spectrum>> {
+    decomposed.iter().map(|d| d.as_ref().map(|d| &d.spectrum)).collect()
 }
 
 /// Opens a model by its kind, metadata only.
@@ -97,10 +121,13 @@ pub fn open_model(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerSource
     format.open(path).map_err(|source| Error::Input { source, span: None })
 }
 
-fn open(pipeline: &Pipeline) -> Result<(Box<dyn LayerFormat>, Box<dyn LayerSource>), Error> {
+/// A format, and a model that it opened.
+type Opened = (Box<dyn LayerFormat>, Box<dyn LayerSource>);
+
+fn open(pipeline: &Pipeline) -> Result<Opened, Error> {
     let model = &pipeline.model;
     let format = format_of(&model.input, model.format.as_deref().map(String::as_str))
-        .map_err(|error| error.sited(model.input.span.clone()))?;
+        .map_err(|error| error.at(model.input.span.clone()))?;
     let source = format.open(&model.input).map_err(|source| input_error(pipeline, source))?;
     Ok((format, source))
 }

@@ -8,7 +8,6 @@ use calabi_api::{ConfigError, LayerFormat};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
-use crate::pipeline::AtSite;
 use crate::{Error, Pipeline, Sited};
 
 /// A folder beside the output, gone when the run ends, however it ends.
@@ -79,7 +78,8 @@ impl Staging {
         }
         for other in others {
             // The main file names its data file: it keeps its name even where the result is marked as failed.
-            let target = if failed { self.target.with_file_name(other.file_name().unwrap_or_default()) } else { place(other) };
+            let target =
+                if failed { self.target.with_file_name(other.file_name().unwrap_or_default()) } else { place(other) };
             let target = if failed && target.exists() && !force { place(other) } else { target };
             move_into_place(other, &target, force || failed)?;
         }
@@ -92,7 +92,7 @@ impl Staging {
 }
 
 fn refuse(path: &Sited<PathBuf>, problem: &str) -> ConfigError {
-    ConfigError::new(format!("{} {problem}", path.display())).sited(path.span.clone())
+    ConfigError::new(format!("{} {problem}", path.display())).at(path.span.clone())
 }
 
 fn check_target(pipeline: &Pipeline, format: &dyn LayerFormat, force: bool) -> Result<(), ConfigError> {

@@ -2,7 +2,6 @@
 
 use calabi_api::{ConfigError, LayerSource};
 
-use crate::pipeline::AtSite;
 use crate::{Decision, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
 
 /// The plan of a model before any weight is read.
@@ -61,5 +60,5 @@ fn matches_nothing(pattern: &Sited<Pattern>, source: &dyn LayerSource) -> Config
         }
         (None, None) => "this model has no layer that can be factorized; `calabi-cli inspect` says why".to_owned(),
     };
-    ConfigError::new(format!("\"{}\" matches no layer", pattern.value)).with_help(help).sited(pattern.span.clone())
+    ConfigError::new(format!("\"{}\" matches no layer", pattern.value)).with_help(help).at(pattern.span.clone())
 }

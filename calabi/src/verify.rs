@@ -8,7 +8,6 @@ use calabi_api::{ConfigError, Output, RunError, Runner, Runtime, Samples, Tensor
 use serde::Serialize;
 
 use crate::compare::{agreement, classes, mean_cosine, relative_error};
-use crate::pipeline::AtSite;
 use crate::{Change, Error, Observer, Pipeline, Sited, Stage, VerifySettings};
 
 /// Original and compressed side by side.
@@ -42,7 +41,7 @@ pub struct OutputReport {
 /// A gate and how it was met.
 #[derive(Debug, Clone, Serialize)]
 pub struct GateReport {
-    /// The setting: "min_cosine".
+    /// The setting, such as `min_cosine`.
     pub gate: &'static str,
     /// Its value.
     pub limit: f64,
@@ -66,7 +65,7 @@ impl<'a> Verifier<'a> {
     pub(crate) fn new(pipeline: &'a Pipeline) -> Result<Option<Self>, Error> {
         let Some(settings) = &pipeline.verify else { return Ok(None) };
         let input = &pipeline.model.input.value;
-        let runtime = runtime_for(input).map_err(|error| error.sited(settings.span.clone()))?;
+        let runtime = runtime_for(input).map_err(|error| error.at(settings.span.clone()))?;
         let (samples, labels) = load_samples(settings)?;
         let original = runtime.load(input).map_err(|source| failed(settings, source))?;
         Ok(Some(Self { settings, runtime, original, samples, labels }))
@@ -105,8 +104,12 @@ fn runtime_for(model: &Path) -> Result<Box<dyn Runtime>, ConfigError> {
         }
     }
     let kinds: Vec<_> = plugins.iter().map(|plugin| plugin.kind()).collect();
-    Err(ConfigError::new(format!("[verify] cannot run {}: the runtimes of this program run {}", model.display(), kinds.join(", ")))
-        .with_help("leave [verify] out"))
+    Err(ConfigError::new(format!(
+        "[verify] cannot run {}: the runtimes of this program run {}",
+        model.display(),
+        kinds.join(", ")
+    ))
+    .with_help("leave [verify] out"))
 }
 
 #[cfg(feature = "onnx-runtime")]
@@ -123,24 +126,28 @@ fn read_arrays(path: &Path) -> Result<BTreeMap<String, Tensor>, RunError> {
 /// The samples of the data file, and the right classes apart from them.
 fn load_samples(settings: &Sited<VerifySettings>) -> Result<(Samples, Option<Vec<i64>>), Error> {
     let data = &settings.data;
-    let missing = |problem: String| Error::from(ConfigError::new(problem).sited(data.span.clone()));
     if !data.is_file() {
-        return Err(missing(format!("the data {} is not there", data.display())));
+        return Err(ConfigError::new(format!("the data {} is not there", data.display())).at(data.span.clone()).into());
     }
     let mut arrays = read_arrays(data).map_err(|source| failed(settings, source))?;
-    let labels = match &settings.labels {
-        None => None,
-        Some(name) => match arrays.remove(name.as_str()) {
-            Some(tensor) => Some(integers(&tensor).ok_or_else(|| missing(format!("the labels `{}` are not integers", **name)))?),
-            None => {
-                let there: Vec<_> = arrays.keys().map(String::as_str).collect();
-                let error = ConfigError::new(format!("{} holds no array `{}`", data.display(), **name))
-                    .with_help(format!("it holds {}", there.join(", ")));
-                return Err(error.sited(name.span.clone()).into());
-            }
-        },
-    };
+    let labels = settings.labels.as_ref().map(|name| take_labels(&mut arrays, name, data)).transpose()?;
     Ok((Samples { inputs: arrays.into_iter().collect() }, labels))
+}
+
+fn take_labels(
+    arrays: &mut BTreeMap<String, Tensor>,
+    name: &Sited<String>,
+    data: &Path,
+) -> Result<Vec<i64>, ConfigError> {
+    let Some(tensor) = arrays.remove(&name.value) else {
+        let there: Vec<_> = arrays.keys().map(String::as_str).collect();
+        return Err(ConfigError::new(format!("{} holds no array `{}`", data.display(), name.value))
+            .with_help(format!("it holds {}", there.join(", ")))
+            .at(name.span.clone()));
+    };
+    let no_integers =
+        || ConfigError::new(format!("the labels `{}` are not integers", name.value)).at(name.span.clone());
+    integers(&tensor).ok_or_else(no_integers)
 }
 
 fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
@@ -163,7 +170,7 @@ impl Rounds {
     fn run(original: &mut dyn Runner, compressed: &mut dyn Runner, samples: &Samples) -> Result<Self, RunError> {
         const ROUNDS: usize = 5;
         const ENOUGH_SECONDS: f64 = 5.0;
-        let mut timed = |runner: &mut dyn Runner| {
+        let timed = |runner: &mut dyn Runner| {
             let started = Instant::now();
             runner.outputs(samples).map(|outputs| (outputs, started.elapsed().as_secs_f64()))
         };
@@ -188,7 +195,12 @@ fn compare(rounds: &Rounds) -> Result<Vec<OutputReport>, Error> {
     pairs
         .map(|(y, z)| {
             if y.values.shape() != z.values.shape() || y.values.ndim() == 0 {
-                let problem = format!("output {} has shape {:?}, the original's {:?}", z.name, z.values.shape(), y.values.shape());
+                let problem = format!(
+                    "output {} has shape {:?}, the original's {:?}",
+                    z.name,
+                    z.values.shape(),
+                    y.values.shape()
+                );
                 return Err(Error::Verify { source: RunError::Failed(problem), span: None });
             }
             let same = classes(&y.values).zip(classes(&z.values)).map(|(a, b)| agreement(&a, &b));
@@ -212,7 +224,7 @@ fn accuracy(rounds: &Rounds, labels: &[i64], settings: &Sited<VerifySettings>) -
         }
         let problem = format!("there are {} labels for {} rows of the first output", labels.len(), found.len());
         let span = settings.labels.as_ref().and_then(|name| name.span.clone());
-        Err(Error::from(ConfigError::new(problem).sited(span)))
+        Err(Error::from(ConfigError::new(problem).at(span)))
     };
     Ok(Change { before: of(&rounds.original)?, after: of(&rounds.compressed)? })
 }

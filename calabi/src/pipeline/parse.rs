@@ -1,7 +1,6 @@
 //! From TOML to a pipeline, in two phases: `kind` is taken out, the rest goes to the plugin's own `Deserialize`, so that
 //! every error points at its place in the file.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use calabi_api::registry::{self, Registered};
@@ -51,17 +50,17 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
 /// What no section can see alone.
 fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
     if let Some(format) = &pipeline.model.format {
-        registry::find::<dyn LayerFormat>(format).map_err(|error| error.sited(format.span.clone()))?;
+        registry::find::<dyn LayerFormat>(format).map_err(|error| error.at(format.span.clone()))?;
     }
     if let Some(verify) = &pipeline.verify {
         let data = &verify.data;
         if verify.max_accuracy_drop.is_some() && verify.labels.is_none() {
             return Err(ConfigError::new("`max_accuracy_drop` needs `labels`")
                 .with_help("name the array of the data that holds the right classes")
-                .sited(verify.span.clone()));
+                .at(verify.span.clone()));
         }
         if data.as_os_str().is_empty() {
-            return Err(ConfigError::new("`data` is empty").sited(data.span.clone()));
+            return Err(ConfigError::new("`data` is empty").at(data.span.clone()));
         }
     }
     Ok(())
@@ -95,7 +94,9 @@ fn table(value: Spanned<DeValue<'_>>) -> Result<Spanned<DeTable<'_>>, ConfigErro
     let span = value.span();
     match value.into_inner() {
         DeValue::Table(table) => Ok(Spanned::new(span, table)),
-        other => Err(ConfigError::new(format!("expected a section, found a value of type {}", other.type_str())).at(span)),
+        other => {
+            Err(ConfigError::new(format!("expected a section, found a value of type {}", other.type_str())).at(span))
+        }
     }
 }
 
@@ -122,7 +123,11 @@ fn plugin_box<T: Registered + ?Sized>(value: Spanned<DeValue<'_>>) -> Result<Sit
 
 /// Points at the list of a plugin's settings where the error has no better way out.
 fn with_reference(error: ConfigError, kind: &str) -> ConfigError {
-    if error.help().is_some() { error } else { error.with_help(format!("`calabi-cli plugins {kind}` lists its settings")) }
+    if error.help().is_some() {
+        error
+    } else {
+        error.with_help(format!("`calabi-cli plugins {kind}` lists its settings"))
+    }
 }
 
 fn overrides(value: Spanned<DeValue<'_>>) -> Result<Vec<Override>, ConfigError> {
@@ -159,23 +164,10 @@ fn one_override(value: Spanned<DeValue<'_>>) -> Result<Override, ConfigError> {
 fn selector(rule: Sited<Box<RankRule>>) -> Result<Sited<Box<dyn RankSelector>>, ConfigError> {
     match *rule.value {
         RankRule::Selector(selector) => Ok(Sited { value: selector, span: rule.span }),
-        RankRule::Allocator(_) => Err(ConfigError::new("an override chooses layer by layer, and this rule shares a budget")
-            .with_help("name a selector here, and the allocator in [rank]")
-            .sited(rule.span)),
-    }
-}
-
-/// A place that may not be known.
-pub(crate) trait AtSite {
-    /// The same error at this place, where there is one.
-    fn sited(self, span: Option<Range<usize>>) -> Self;
-}
-
-impl AtSite for ConfigError {
-    fn sited(self, span: Option<Range<usize>>) -> Self {
-        match span {
-            Some(span) => self.at(span),
-            None => self,
+        RankRule::Allocator(_) => {
+            Err(ConfigError::new("an override chooses layer by layer, and this rule shares a budget")
+                .with_help("name a selector here, and the allocator in [rank]")
+                .at(rule.span))
         }
     }
 }

@@ -39,12 +39,10 @@ impl Assignment {
 
 /// The text of a pipeline file with these settings changed.
 pub(super) fn apply(text: &str, changes: &[Assignment]) -> Result<String, ConfigError> {
-    let mut document: DocumentMut = text
-        .parse()
-        .map_err(|error: toml_edit::TomlError| match error.span() {
-            Some(span) => ConfigError::new(error.message().trim()).at(span),
-            None => ConfigError::new(error.message().trim()),
-        })?;
+    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| match error.span() {
+        Some(span) => ConfigError::new(error.message().trim()).at(span),
+        None => ConfigError::new(error.message().trim()),
+    })?;
     for change in changes {
         let (last, sections) = change.keys.split_last().ok_or_else(|| change.refuse("no setting is named"))?;
         let mut item = document.as_item_mut();

@@ -1,0 +1,128 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use calabi::Assignment;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Makes neural networks smaller by low-rank factorization.
+#[derive(Debug, Parser)]
+#[command(name = "calabi-cli", version, about, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Compress a model, as a pipeline file says.
+    Run(RunArgs),
+    /// Show what a run would do: layers, costs, what is left alone and why.
+    Plan(PlanArgs),
+    /// List a model's layers by the names that patterns match, with shapes and types.
+    Inspect(InspectArgs),
+    /// List what can stand in a pipeline file; of one kind, its settings.
+    Plugins(PluginsArgs),
+    /// Print the JSON schema of the pipeline file.
+    Schema,
+    /// Read a model's spectra and print a commented pipeline that compresses it.
+    Init(InitArgs),
+}
+
+/// What commands that read a pipeline share.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline file.
+    pub(crate) pipeline: PathBuf,
+    /// Change a setting: rank.keep=0.6. Setting a `kind` drops the settings of the former kind.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<Assignment>,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+}
+
+/// How work is done and shown.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WorkArgs {
+    /// Threads to work on [default: one per processor].
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// A line for every layer on stderr, also on a terminal.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Replace an output that exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Follow this plan, as `calabi-cli plan -o FILE` wrote it, edited or not.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Write the plan to this file, to be edited and run.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Decompose every layer and fill in the ranks.
+    #[arg(long)]
+    pub(crate) with_spectra: bool,
+    /// Decompose every layer and write all singular values to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spectra: Option<PathBuf>,
+    /// What is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InspectArgs {
+    /// An ONNX graph, a safetensors file, or a checkpoint folder.
+    pub(crate) model: PathBuf,
+    /// Decompose every layer and add a line about its spectrum.
+    #[arg(long)]
+    pub(crate) spectra: bool,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PluginsArgs {
+    /// The kind to show in full.
+    pub(crate) kind: Option<String>,
+    /// What is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InitArgs {
+    /// An ONNX graph, a safetensors file, or a checkpoint folder.
+    pub(crate) model: PathBuf,
+    /// Write the pipeline to this file instead of stdout.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+}
+
+/// What is printed on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// A table.
+    #[default]
+    Human,
+    /// One JSON object.
+    Json,
+}

@@ -1,0 +1,8 @@
+//! The commands, one file each.
+
+pub(crate) mod init;
+pub(crate) mod inspect;
+pub(crate) mod plan;
+pub(crate) mod plugins;
+pub(crate) mod run;
+pub(crate) mod schema;

@@ -1,0 +1,5 @@
+//! The program `calabi-cli`.
+
+fn main() -> std::process::ExitCode {
+    calabi_cli::main()
+}

@@ -1,0 +1,246 @@
+//! Tables for people: what a run did, and what it would do.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use calabi::api::{Kept, Spectrum};
+use calabi::{Change, Decision, LayerReport, Outcome, Plan, Report, VerifyReport};
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use crate::units::{bytes, change, count, operations, seconds};
+
+/// A table that grows row by row: no borders, a line under the header.
+pub(crate) struct Rows(Table);
+
+impl Rows {
+    /// A table with these column heads.
+    pub(crate) fn new(heads: &[&str]) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(heads.iter().copied());
+        Self(table)
+    }
+
+    /// Adds a row; names out of files are shown without their control characters.
+    pub(crate) fn add<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) {
+        self.0.add_row(cells.into_iter().map(shown));
+    }
+
+    /// Aligns these columns to the right.
+    fn right(mut self, columns: &[usize]) -> Self {
+        for &column in columns {
+            if let Some(column) = self.0.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        self
+    }
+}
+
+fn shown(cell: &str) -> String {
+    if cell.chars().any(char::is_control) { cell.escape_debug().to_string() } else { cell.to_owned() }
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.trim_fmt())
+    }
+}
+
+/// What a run did: warnings first, then each layer, then totals and the comparison.
+pub(crate) fn report_text(report: &Report) -> String {
+    let mut text = String::new();
+    for warning in &report.warnings {
+        let _ = write!(text, "note: {warning}\n\n");
+    }
+    let mut rows =
+        Rows::new(&["layer", "shape", "rank", "even at", "parameters", "predicted", "measured", "time", "rule"])
+            .right(&[2, 3, 4, 5, 6, 7]);
+    for layer in &report.layers {
+        add_layer(&mut rows, layer);
+    }
+    let _ = write!(text, "{rows}\n\n");
+    text += &left_alone(report.left_alone.len());
+    for remark in report.layers.iter().filter_map(|layer| Some((&layer.name, layer.remark.as_ref()?))) {
+        let _ = writeln!(text, "{}: {}", shown(remark.0), remark.1);
+    }
+    text += &totals(report);
+    if let Some(verify) = &report.verify {
+        text += &verification(verify);
+    }
+    let _ = writeln!(text, "\n{} in {}", report.output.display(), seconds(report.seconds));
+    text
+}
+
+fn add_layer(rows: &mut Rows, layer: &LayerReport) {
+    let [m, n] = layer.shape;
+    let rank = match layer.outcome {
+        Outcome::Factorized => layer.rank.map_or_else(String::new, |rank| rank.to_string()),
+        Outcome::Dense => "dense".to_owned(),
+        Outcome::Skipped => "skipped".to_owned(),
+    };
+    let percent = |error: Option<f64>| error.map_or_else(|| "-".to_owned(), |e| format!("{:.2} %", 100.0 * e));
+    let parameters = match layer.outcome {
+        Outcome::Factorized => change(layer.parameters.before as f64, layer.parameters.after as f64),
+        _ => "-".to_owned(),
+    };
+    rows.add([
+        &*layer.name,
+        &format!("{m}x{n}"),
+        &rank,
+        &layer.break_even.to_string(),
+        &parameters,
+        &percent(layer.predicted_error),
+        &percent(layer.measured_error),
+        &seconds(layer.seconds),
+        &layer.because,
+    ]);
+}
+
+fn left_alone(matrices: usize) -> String {
+    match matrices {
+        0 => String::new(),
+        n => format!("{n} more matrices are left alone by the format: `calabi-cli inspect` says why\n"),
+    }
+}
+
+fn totals(report: &Report) -> String {
+    let of = |outcome| report.layers.iter().filter(|layer| layer.outcome == outcome).count();
+    let mut rows = Rows::new(&["", "before", "after", "change"]).right(&[1, 2, 3]);
+    let mut add = |name: &str, figure: Change<u64>, unit: fn(u64) -> String| {
+        let change = change(figure.before as f64, figure.after as f64);
+        rows.add([name, &unit(figure.before), &unit(figure.after), &change]);
+    };
+    add("parameters of the model", report.parameters, count);
+    add("size of its files", report.bytes, bytes);
+    add("operations of the layers", report.flops, operations);
+    format!(
+        "{} layers factorized, {} dense, {} skipped\n\n{rows}\n",
+        of(Outcome::Factorized),
+        of(Outcome::Dense),
+        of(Outcome::Skipped)
+    )
+}
+
+fn verification(verify: &VerifyReport) -> String {
+    let mut text = format!("\nOriginal and compressed on {} held-out samples\n", count(verify.samples as u64));
+    let mut rows = Rows::new(&["", "original", "compressed", ""]).right(&[1, 2]);
+    if let Some(accuracy) = verify.accuracy {
+        let points = format!("{:+.2} points", 100.0 * (accuracy.after - accuracy.before));
+        rows.add([
+            "accuracy",
+            &format!("{:.2} %", 100.0 * accuracy.before),
+            &format!("{:.2} %", 100.0 * accuracy.after),
+            &points,
+        ]);
+    }
+    let Change { before, after } = verify.seconds;
+    rows.add(["time", &seconds(before), &seconds(after), &format!("{:.2} times as fast", before / after.max(1e-9))]);
+    let _ = writeln!(text, "{rows}");
+    for output in &verify.outputs {
+        let same = output.agreement.map_or_else(String::new, |a| format!(", same class {:.2} %", 100.0 * a));
+        let name = shown(&output.name);
+        let (error, cosine) = (100.0 * output.relative_error, output.cosine);
+        let _ = writeln!(text, "output {name}: relative error {error:.2} %, cosine {cosine:.5}{same}");
+    }
+    for gate in &verify.gates {
+        let verdict = if gate.met { "met" } else { "NOT MET" };
+        let _ = writeln!(text, "gate {} = {}: {:.5}, {verdict}", gate.gate, gate.limit, gate.measured);
+    }
+    text
+}
+
+/// What a run would do.
+pub(crate) fn plan_text(plan: &Plan, spectra: &[Option<Spectrum>]) -> String {
+    let mut rows = Rows::new(&["layer", "shape", "rank", "even at", "dense", "factorized", "predicted", "rule"])
+        .right(&[2, 3, 4, 5, 6]);
+    for (planned, spectrum) in plan.layers.iter().zip(spectra) {
+        let layer = &planned.layer;
+        let (rank, because) = decision(&planned.decision);
+        let factorized = planned.rank().map_or_else(|| "-".to_owned(), |_| count(planned.cost().parameters));
+        rows.add([
+            &*layer.name,
+            &layer.shape.to_string(),
+            &rank,
+            &layer.shape.break_even().to_string(),
+            &count(layer.cost.dense.parameters),
+            &factorized,
+            &predicted(planned.rank().map(calabi::api::Rank::get), spectrum.as_ref())
+                .map_or_else(|| "-".to_owned(), |e| format!("{:.2} %", 100.0 * e)),
+            because,
+        ]);
+    }
+    let mut text = format!("{rows}\n\n{}", left_alone(plan.left_alone.len()));
+    let selected = plan.layers.iter().filter(|l| l.is_selected());
+    let dense: u64 = selected.clone().map(|l| l.layer.cost.dense.parameters).sum();
+    let total = plan.totals.cost;
+    let (layers, all) = (plan.layers.len(), selected.count());
+    let share = 100.0 * dense as f64 / total.parameters.max(1) as f64;
+    let _ = writeln!(
+        text,
+        "{all} of {layers} layers take part: {} of the model's {} parameters ({share:.1} %), {} in files",
+        count(dense),
+        count(total.parameters),
+        bytes(total.bytes)
+    );
+    if plan.is_open() {
+        text += "open: the rule needs the spectra; --with-spectra decomposes the layers and fills the ranks in\n";
+    } else {
+        let after: u64 = plan.layers.iter().map(|l| l.cost().parameters).sum();
+        let before: u64 = plan.layers.iter().map(|l| l.layer.cost.dense.parameters).sum();
+        let left = total.parameters.saturating_sub(before) + after;
+        let _ = writeln!(
+            text,
+            "the model will have {} parameters ({})",
+            count(left),
+            change(total.parameters as f64, left as f64)
+        );
+    }
+    text
+}
+
+fn decision(decision: &Decision) -> (String, &str) {
+    match decision {
+        Decision::Open => ("open".to_owned(), ""),
+        Decision::Skipped { why } => ("skipped".to_owned(), why),
+        Decision::Chosen { kept: Kept::Dense, because } => ("dense".to_owned(), because),
+        Decision::Chosen { kept: Kept::Rank(rank), because } => (rank.to_string(), because),
+    }
+}
+
+fn predicted(rank: Option<usize>, spectrum: Option<&Spectrum>) -> Option<f64> {
+    Some(spectrum?.relative_error(rank?))
+}
+
+/// The plan as one JSON object.
+pub(crate) fn plan_json(plan: &Plan, spectra: &[Option<Spectrum>]) -> Value {
+    let layers: Vec<Value> = plan
+        .layers
+        .iter()
+        .zip(spectra)
+        .map(|(planned, spectrum)| {
+            let shape = planned.layer.shape;
+            let rank = planned.rank().map(calabi::api::Rank::get);
+            let (decided, because) = decision(&planned.decision);
+            let outcome = if rank.is_some() { "factorized" } else { &decided };
+            json!({
+                "name": planned.layer.name,
+                "shape": [shape.rows(), shape.cols()],
+                "outcome": outcome,
+                "rank": rank,
+                "break_even": shape.break_even(),
+                "because": because,
+                "predicted_error": predicted(rank, spectrum.as_ref()),
+                "parameters": { "before": planned.layer.cost.dense.parameters, "after": planned.cost().parameters },
+            })
+        })
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "parameters": { "before": plan.totals.cost.parameters },
+        "bytes": { "before": plan.totals.cost.bytes },
+        "layers": layers,
+        "left_alone": plan.left_alone,
+    })
+}
