@@ -21,6 +21,12 @@ pub(crate) struct Decomposed {
 }
 
 impl Decomposed {
+    /// The same decomposition, with this remark before its own.
+    pub(crate) fn remarked(mut self, remark: String) -> Self {
+        self.remark = Some(self.remark.map_or(remark.clone(), |own| format!("{remark}; {own}")));
+        self
+    }
+
     fn smaller_side(&self, r: Rank) -> Result<Mat<f64>, DecomposeError> {
         if r > self.limit {
             return Err(DecomposeError::Beyond { asked: r.get(), available: self.limit.get() });

@@ -51,7 +51,7 @@ pub(crate) fn checked(solved: Solved, energy: f64) -> Option<Solved> {
 
 /// All eigenvalues of a symmetric matrix; vectors of the leading `limit`.
 pub(crate) fn eigh(symmetric: &Symmetric, limit: Rank) -> Result<Decomposed, DecomposeError> {
-    let limit = Rank::new(symmetric.scaled().nrows()).map_or(limit, |full| limit.min(full));
+    let limit = limit.min(symmetric.full_rank());
     let by_reduction = || reduced(symmetric.scaled(), limit.get());
     let by_svd = || by_singular_values(symmetric.scaled(), limit.get());
     let routes = [

@@ -5,8 +5,10 @@ mod eigen;
 mod exact;
 mod faer;
 mod gram;
+mod lapack;
 mod orthonormal;
 mod products;
+mod randomized;
 mod routes;
 mod scale;
 mod signs;
@@ -15,3 +17,5 @@ mod symmetric;
 mod weight;
 
 pub use self::faer::{Accuracy, Faer};
+pub use self::lapack::Lapack;
+pub use self::randomized::Randomized;

@@ -1,6 +1,6 @@
 //! A symmetric matrix as all decomposers take it: checked, scaled by a power of two.
 
-use calabi_api::{DecomposeError, Rank, Side, Spectrum};
+use calabi_api::{DecomposeError, Rank, Shape, Side, Spectrum};
 use faer::Mat;
 use ndarray::ArrayView2;
 
@@ -13,6 +13,7 @@ use crate::weight::check_finite;
 #[derive(Debug)]
 pub(crate) struct Symmetric {
     scaled: Mat<f64>,
+    full_rank: Rank,
     scale: Scale,
     rounding: f64,
 }
@@ -24,9 +25,7 @@ impl Symmetric {
     /// accumulated from products in `f32`.
     pub(crate) fn read(s: ArrayView2<'_, f64>) -> Result<Self, DecomposeError> {
         let (rows, cols) = s.dim();
-        if s.is_empty() {
-            return Err(DecomposeError::Empty { rows, cols });
-        }
+        let shape = Shape::of(s).ok_or(DecomposeError::Empty { rows, cols })?;
         check_finite(s)?;
         let largest = s.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
         let rounding = (rows as f64).sqrt() * f64::from(f32::EPSILON);
@@ -37,7 +36,12 @@ impl Symmetric {
             return Err(DecomposeError::NotSymmetric { rows, cols });
         }
         let scaled = Mat::from_fn(rows, rows, |i, j| 0.5 * at(i, j) + 0.5 * at(j, i));
-        Ok(Self { scaled, scale, rounding })
+        Ok(Self { scaled, full_rank: shape.full_rank(), scale, rounding })
+    }
+
+    /// `n`.
+    pub(crate) fn full_rank(&self) -> Rank {
+        self.full_rank
     }
 
     /// The scaled entries, `n × n`, both triangles.

@@ -1,0 +1,183 @@
+//! `randomized`: leading singular values by power steps on a random subspace, with a bound that decides when to stop.
+
+mod excess;
+mod noise;
+mod outside;
+mod subspace;
+
+use std::num::NonZeroUsize;
+
+use calabi_api::schemars::JsonSchema;
+use calabi_api::settings::Positive;
+use calabi_api::{DecomposeError, Decomposer, Decomposition, Plugin, Rank, Spectrum};
+use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
+
+use self::noise::Noise;
+use self::outside::Outside;
+use self::subspace::{Ritz, Subspace};
+use crate::decomposed::Decomposed;
+use crate::exact;
+use crate::faer::Accuracy;
+use crate::smaller::Smaller;
+use crate::symmetric::Symmetric;
+use crate::weight::Weight;
+
+/// Beyond this share of `min(m, n)` the exact route is cheaper.
+const LARGEST_SHARE: f64 = 1.0 / 3.0;
+
+/// A loss that is rounding, as a share of the energy.
+const NEGLIGIBLE: f64 = 1e-12;
+
+/// Lanczos steps after which the bound on what lies outside is judged.
+const LANCZOS: [usize; 4] = [12, 20, 32, 48];
+
+/// Leading singular values and vectors by block power steps on a random subspace (Halko, Martinsson and Tropp, 2011).
+///
+/// # What is guaranteed
+/// For every rank `r` up to the limit, `loss(r) ≤ (1 + tolerance) · optimum(r) + 1e-12 ‖W‖²`. After the first power steps a
+/// bound is computed from the residual of the Ritz vectors and from how much the weight can do outside of the subspace;
+/// it holds whatever the spectrum, but for a chance of 1e-7 over the seed (the outside is bounded by a Lanczos process from
+/// a random start). While the bound misses the tolerance, more steps follow; where they end, or where they cannot
+/// help because the spectrum has no gap at the limit, the exact route is taken. The [remark](Decomposition::remark)
+/// tells which.
+///
+/// The spectrum is that of the vectors found: what it states as loss is what is measured.
+///
+/// # When
+/// Where the limit is well below `min(m, n)`, that is with a selector that names a limit: with a limit above a third of
+/// `min(m, n)` the exact route is taken at once. `eigh` always takes it: a partial decomposition cannot tell whether a
+/// matrix is indefinite.
+///
+/// # Memory
+/// A copy of the weight, and 8 `r` numbers for each row and column, `r` being the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(crate = "calabi_api::schemars")]
+pub struct Randomized {
+    /// Dimensions of the subspace beyond the limit: more of them widen the gap that the bound needs.
+    pub oversampling: usize,
+    /// Power steps before the bound is first computed, and between one time and the next.
+    pub power_steps: NonZeroUsize,
+    /// Power steps after which the exact route is taken.
+    pub max_steps: NonZeroUsize,
+    /// How far the loss may lie above the optimum, as a share of the optimum.
+    pub tolerance: Positive,
+    /// The seed of the random start.
+    pub seed: u64,
+}
+
+impl Default for Randomized {
+    fn default() -> Self {
+        const STEPS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+        const MOST: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+        let tolerance = Positive::constant(0.01);
+        Self { oversampling: 24, power_steps: STEPS, max_steps: MOST, tolerance, seed: 0 }
+    }
+}
+
+impl Decomposer for Randomized {
+    fn svd(&self, a: ArrayView2<'_, f32>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+        let weight = Weight::read(a)?;
+        let limit = limit.min(weight.full_rank());
+        let exactly = |weight, remark| -> Result<Box<dyn Decomposition>, DecomposeError> {
+            Ok(Box::new(exact::svd(weight, limit, Accuracy::Input)?.remarked(remark)))
+        };
+        if self.too_wide(&weight, limit) {
+            let remark = format!("limit {limit} of {}: exact route taken", weight.full_rank());
+            return exactly(weight, remark);
+        }
+        match self.iterate(&weight, limit.get()) {
+            Ok(found) => Ok(Box::new(found.decomposed(weight, limit)?)),
+            Err(reason) => exactly(weight, format!("{reason}: exact route taken")),
+        }
+    }
+
+    fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+        let decomposed = exact::eigh(&Symmetric::read(s)?, limit)?;
+        Ok(Box::new(decomposed.remarked("a symmetric matrix: exact route taken".to_owned())))
+    }
+}
+
+/// Ritz vectors that are as good as was asked.
+struct Found {
+    ritz: Ritz,
+    steps: usize,
+    /// By how much the loss may lie above the optimum, as a share of it.
+    above: f64,
+}
+
+/// How a subspace compares with the best one.
+enum Verdict {
+    /// Good enough; the loss lies above the optimum by this share at most.
+    Good(f64),
+    /// More steps may do.
+    Poor,
+    /// No more steps will do.
+    Flat,
+}
+
+impl Randomized {
+    fn too_wide(&self, weight: &Weight, limit: Rank) -> bool {
+        let full = weight.full_rank().get();
+        limit.get() as f64 > LARGEST_SHARE * full as f64 || limit.get() + self.oversampling >= full
+    }
+
+    /// Power steps until the bound meets the tolerance; an error says why that was given up.
+    fn iterate(&self, weight: &Weight, limit: usize) -> Result<Found, String> {
+        let mut noise = Noise::new(self.seed);
+        let mut subspace = Subspace::random(weight, limit + self.oversampling, &mut noise);
+        let mut steps = 0;
+        while steps < self.max_steps.get() {
+            let more = self.power_steps.get().min(self.max_steps.get() - steps);
+            (0..more).for_each(|_| subspace.power_step());
+            steps += more;
+            let ritz = subspace.ritz().ok_or_else(|| "the projected eigenproblem did not converge".to_owned())?;
+            match self.judge(weight, &ritz, limit, &mut noise) {
+                Verdict::Good(above) => return Ok(Found { ritz, steps, above }),
+                Verdict::Poor => {}
+                Verdict::Flat => return Err(format!("no gap in the spectrum at rank {limit}")),
+            }
+        }
+        Err(format!("{steps} power steps missed the tolerance of {}", self.tolerance.get()))
+    }
+
+    fn judge(&self, weight: &Weight, ritz: &Ritz, limit: usize, noise: &mut Noise) -> Verdict {
+        let energy = weight.energy();
+        let loss = (energy - ritz.values[..limit].iter().rev().sum::<f64>()).max(0.0);
+        let tolerance = self.tolerance.get();
+        let allowed = (loss * tolerance / (1.0 + tolerance)).max(NEGLIGIBLE * energy);
+        let mut outside = Outside::new(weight, &ritz.vectors, noise, LANCZOS[LANCZOS.len() - 1]);
+        let mut verdict = Verdict::Poor;
+        for steps in LANCZOS {
+            outside.advance(steps);
+            let Some(bound) = outside.bound() else { continue };
+            let excess = excess::excess(ritz, bound, limit, energy);
+            if excess <= allowed {
+                return Verdict::Good(if loss > excess { excess / (loss - excess) } else { 0.0 });
+            }
+            let flat = excess::without_residual(ritz, bound, limit) > 2.0 * allowed;
+            verdict = if flat { Verdict::Flat } else { Verdict::Poor };
+        }
+        verdict
+    }
+}
+
+impl Found {
+    fn decomposed(self, weight: Weight, limit: Rank) -> Result<Decomposed, DecomposeError> {
+        let scale = weight.scale();
+        let kept = limit.get();
+        let values = self.ritz.values[..kept].iter().map(|v| scale.up(v.sqrt())).collect();
+        let energy = scale.up(scale.up(weight.energy()));
+        let spectrum = Spectrum::leading(values, energy)
+            .map_err(|error| DecomposeError::NoConvergence { backend: "randomized", routes: error.to_string() })?;
+        let smaller = Smaller::Ready(self.ritz.vectors.subcols(0, kept).to_owned());
+        let percent = 100.0 * self.above;
+        let remark = format!("{} power steps: loss at most {percent:.2} % above the optimum", self.steps);
+        Ok(Decomposed { spectrum, side: weight.side(), smaller, weight: Some(weight), limit, remark: Some(remark) })
+    }
+}
+
+calabi_api::submit! {
+    Plugin::decomposer::<Randomized>("randomized", "leading singular values by power steps, with a bound that decides when to stop")
+}

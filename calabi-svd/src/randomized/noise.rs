@@ -1,0 +1,34 @@
+//! Random starts that are the same on every machine.
+
+use std::f64::consts::TAU;
+
+use faer::Mat;
+
+/// `SplitMix64`.
+#[derive(Debug)]
+pub(super) struct Noise(u64);
+
+impl Noise {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Independent normal entries, `rows × cols`.
+    pub(super) fn matrix(&mut self, rows: usize, cols: usize) -> Mat<f64> {
+        Mat::from_fn(rows, cols, |_, _| self.normal())
+    }
+
+    fn normal(&mut self) -> f64 {
+        (-2.0 * self.uniform().ln()).sqrt() * (TAU * self.uniform()).cos()
+    }
+
+    /// Uniform in (0, 1].
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        ((z >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+}
