@@ -60,7 +60,7 @@ impl Config {
         self.model_type = model_type.flatten();
         let former = named(CALABI).map(former).transpose().map_err(|e| format!("{CALABI}: {e}"))?;
         let calls_itself = self.model_type.as_deref() == Some(CALABI);
-        if let Some((base, ranks)) = former {
+        if let Some(Former { base, ranks }) = former {
             self.ranks = ranks;
             if calls_itself {
                 self.model_type = base;
@@ -105,8 +105,13 @@ impl Config {
     }
 }
 
-/// The base model's type and the ranks in the configuration of a factorized model.
-fn former(raw: &RawValue) -> Result<(Option<String>, Vec<(String, u64)>), String> {
+/// What the configuration of a factorized model says under `calabi`.
+struct Former {
+    base: Option<String>,
+    ranks: Vec<(String, u64)>,
+}
+
+fn former(raw: &RawValue) -> Result<Former, String> {
     let members = json::object(raw.get().as_bytes())?;
     let named = |name: &str| members.iter().find(|(key, _)| key == name).map(|&(_, raw)| raw);
     let version: u64 = named("version").map_or(Err("its version is missing".into()), json::value)?;
@@ -117,7 +122,7 @@ fn former(raw: &RawValue) -> Result<(Option<String>, Vec<(String, u64)>), String
     let ranks = named("ranks").ok_or("its ranks are missing")?;
     let ranks = json::object(ranks.get().as_bytes())?;
     let ranks = ranks.into_iter().map(|(name, raw)| Ok((name, json::value(raw)?))).collect::<Result<_, String>>()?;
-    Ok((base, ranks))
+    Ok(Former { base, ranks })
 }
 
 fn flag(raw: Option<&RawValue>) -> bool {

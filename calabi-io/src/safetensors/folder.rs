@@ -11,7 +11,7 @@ use super::{config, has_extension, index};
 
 /// The only file with weights, where there are no shards.
 pub(super) const SINGLE: &str = "model.safetensors";
-/// How to convert a PyTorch checkpoint.
+/// How to convert a `PyTorch` checkpoint.
 pub(super) const FROM_PYTORCH: &str = "convert it in Python: load it with transformers' \
     AutoModel.from_pretrained(...) and write it with save_pretrained(FOLDER, safe_serialization=True)";
 /// How to convert a GGUF file.

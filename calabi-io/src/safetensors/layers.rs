@@ -24,7 +24,7 @@ pub(super) struct Sorted {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) at: TensorAt,
-    /// Stored inputs by outputs, as Conv1D does.
+    /// Stored inputs by outputs, as `Conv1D` does.
     pub(super) inputs_first: bool,
 }
 
@@ -67,7 +67,7 @@ fn layer(tensor: &Entry, shape: Shape, dtype: DType, key: usize) -> Layer {
 struct Judge<'a> {
     config: &'a Config,
     tensors: HashMap<&'a str, &'a Entry>,
-    /// Whether the model's `c_attn` and its like are Conv1D.
+    /// Whether the model's `c_attn` and its like are `Conv1D`.
     conv1d: bool,
 }
 

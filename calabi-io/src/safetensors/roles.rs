@@ -6,11 +6,11 @@
 //!   `wte`, `wpe`, `shared` (T5), `relative_attention_bias` (T5). A part that names a linear map wins: ELECTRA's
 //!   `embeddings_project`, GPT-NeoX's head `embed_out`.
 //! - **The head** maps hidden states to the vocabulary; it is the embedding table again where the two are tied.
-//! - **Conv1D** of GPT-2 and its kin stores inputs by outputs; `nn.Linear` stores outputs by inputs.
+//! - **`Conv1D`** of GPT-2 and its kin stores inputs by outputs; `nn.Linear` stores outputs by inputs.
 
-/// Model types whose blocks are made of Conv1D.
+/// Model types whose blocks are made of `Conv1D`.
 const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
-/// The last components of layers that are Conv1D there.
+/// The last components of layers that are `Conv1D` there.
 const CONV1D_LAYERS: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 /// Embedding tables whose name does not say so.
 const TABLES: [&str; 4] = ["wte", "wpe", "shared", "relative_attention_bias"];
@@ -41,12 +41,12 @@ pub(super) fn is_head(layer: &str) -> bool {
     HEADS.contains(&last_component(layer))
 }
 
-/// Whether models of this type are made of Conv1D; none where the type is not known.
+/// Whether models of this type are made of `Conv1D`; none where the type is not known.
 pub(super) fn uses_conv1d(model_type: Option<&str>) -> Option<bool> {
     model_type.map(|model_type| CONV1D_MODELS.contains(&model_type))
 }
 
-/// Whether a layer is Conv1D in models that are made of it: `c_attn` and its like in a block `h.N`.
+/// Whether a layer is `Conv1D` in models that are made of it: `c_attn` and its like in a block `h.N`.
 pub(super) fn is_conv1d(layer: &str) -> bool {
     let components: Vec<_> = layer.split('.').collect();
     let numbered = |pair: &[&str]| pair[0] == "h" && pair[1].bytes().all(|b| b.is_ascii_digit()) && !pair[1].is_empty();
@@ -54,7 +54,7 @@ pub(super) fn is_conv1d(layer: &str) -> bool {
 }
 
 /// Whether a weight is the fused query, key and value of such a block, stored inputs by outputs: 1 : 3, or 1 : 2 beside a
-/// query of its own. In a file without `config.json` it tells Conv1D from linear layers of the same names.
+/// query of its own. In a file without `config.json` it tells `Conv1D` from linear layers of the same names.
 pub(super) fn is_wide_attention(layer: &str, dims: &[u64]) -> bool {
     is_conv1d(layer) && last_component(layer) == "c_attn" && matches!(dims, [rows, cols] if cols > rows)
 }

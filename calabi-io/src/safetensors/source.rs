@@ -111,7 +111,6 @@ fn transposed(file: &Input, entry: &Entry, layer: &Layer) -> Result<Array2<f32>,
             *slot = value;
         }
     })?;
-    drop(slots);
     Ok(weight)
 }
 

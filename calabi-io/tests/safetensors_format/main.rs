@@ -1,0 +1,8 @@
+//! The format safetensors: what it refuses, what it finds, what it writes.
+
+mod damage;
+mod folder;
+mod layers;
+mod malformed;
+mod roundtrip;
+mod support;
