@@ -4,4 +4,5 @@ mod file;
 mod onnx;
 mod safetensors;
 
+pub use onnx::Onnx;
 pub use safetensors::SafeTensors;

@@ -1,1 +1,173 @@
-//! ONNX.
+//! ONNX: a rewrite of the wire format, in which all that is not touched is copied byte for byte.
+//!
+//! # Design
+//!
+//! A model file is scanned once by positioned reads ([`scan`]) into its [`structure`]: graphs, nodes, tensors without
+//! their data, and where each message stands. [`layers`] finds the weights that can be factorized and says of every
+//! other why it cannot. A rewritten model is a set of edits ([`splice`]) on the original bytes: no message that is kept
+//! is ever encoded again, because an encoder drops the fields that it does not know.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use calabi_api::{
+    Cost, FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Plugin, Replacement, Totals,
+    WriteOptions, schemars, serde,
+};
+use ndarray::Array2;
+
+use crate::file::Input;
+use layers::{Found, Site};
+use rewrite::Target;
+use sink::Sink;
+use structure::Structure;
+
+mod constants;
+mod element;
+mod external;
+mod fields;
+mod layers;
+mod names;
+mod operators;
+mod order;
+mod rewrite;
+mod scan;
+mod schema;
+mod sink;
+mod splice;
+mod store;
+mod structure;
+mod uses;
+mod values;
+mod wire;
+
+/// ONNX models: a file, with or without external data beside it.
+///
+/// Layers are the constant weights of `MatMul` and `Gemm`, in f64, f32, f16 or bf16. Each becomes two nodes of the same
+/// kind; its name is its node's, else its weight's, else its node's first output's.
+#[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Onnx {}
+
+calabi_api::submit! { Plugin::format::<Onnx>("onnx", "ONNX models, with or without external data") }
+
+impl LayerFormat for Onnx {
+    fn detect(&self, path: &Path) -> bool {
+        let extension = path.extension().unwrap_or_default();
+        path.is_file() && (extension.eq_ignore_ascii_case("onnx") || looks_like_model(path))
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn LayerSource>, FormatError> {
+        let input = Input::open(path)?;
+        let mut structure = scan::scan(&input)?;
+        order::check(&input, &structure)?;
+        let files = external::resolve(&input, &mut structure)?;
+        let found = layers::find(&structure);
+        Ok(Box::new(Source { model: Arc::new(Model { input, structure, files }), found }))
+    }
+}
+
+/// Whether a file begins with an IR version and the producer's name, the graph or the like, as models do.
+fn looks_like_model(path: &Path) -> bool {
+    let mut start = [0; 3];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && matches!(start, [0x08, 1..=0x7f, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42 | 0x72])
+}
+
+/// A scanned model and its files.
+#[derive(Debug)]
+struct Model {
+    input: Input,
+    structure: Structure,
+    /// The files of its external data.
+    files: Vec<Input>,
+}
+
+/// An open model.
+#[derive(Debug)]
+struct Source {
+    model: Arc<Model>,
+    found: Found,
+}
+
+impl Source {
+    fn site(&self, layer: &Layer) -> Result<Site, FormatError> {
+        let known = self.found.layers.get(layer.key).is_some_and(|known| known.name == layer.name);
+        let site = self.found.sites.get(layer.key).filter(|_| known);
+        site.copied()
+            .ok_or_else(|| FormatError::Misuse(format!("layer {} is not of this model", Name::new(&layer.name))))
+    }
+
+    fn targets<'a>(&self, replaced: &[Replacement<'a>]) -> Result<Vec<Target<'a>>, FormatError> {
+        let mut targets = Vec::new();
+        for replacement in replaced {
+            let (layer, rank) = (replacement.layer, replacement.rank);
+            let misuse = |problem: &str| FormatError::Misuse(format!("layer {}: {problem}", Name::new(&layer.name)));
+            if replacement.bias {
+                return Err(misuse("factors with a bias are not written to ONNX yet"));
+            }
+            if rank > layer.shape.full_rank() {
+                return Err(misuse("its rank is larger than the weight can have"));
+            }
+            if targets.iter().any(|target: &Target<'_>| target.layer.key == layer.key) {
+                return Err(misuse("it is replaced twice"));
+            }
+            targets.push(Target { layer, site: self.site(layer)?, rank });
+        }
+        Ok(targets)
+    }
+
+    /// The parameters of the model once these layers are factorized.
+    fn parameters(&self, targets: &[Target<'_>]) -> u64 {
+        let removed: u64 = targets.iter().map(|target| target.layer.shape.entries()).sum();
+        let added: u64 = targets.iter().map(|target| target.layer.cost.at(target.rank).parameters).sum();
+        self.totals().cost.parameters.saturating_sub(removed).saturating_add(added)
+    }
+}
+
+impl LayerSource for Source {
+    fn layers(&self) -> &[Layer] {
+        &self.found.layers
+    }
+
+    fn left_alone(&self) -> &[LeftAlone] {
+        &self.found.left_alone
+    }
+
+    fn totals(&self) -> Totals {
+        let files: Vec<_> = std::iter::once(&self.model.input).chain(&self.model.files).collect();
+        let parameters = self.model.structure.tensors.iter().fold(0_u64, |sum, t| sum.saturating_add(t.elements));
+        let bytes = files.iter().map(|file| file.len()).sum();
+        let files = files.iter().map(|file| file.path().to_owned()).collect();
+        Totals { format: "onnx", cost: Cost { parameters, bytes }, files }
+    }
+
+    fn read(&self, layer: &Layer) -> Result<Array2<f32>, FormatError> {
+        let site = self.site(layer)?;
+        let tensor = self.model.structure.tensor(site.tensor);
+        let values = values::read(&self.model, tensor, layer.dtype)?;
+        let (rows, cols) = (layer.shape.rows(), layer.shape.cols());
+        let stored = if site.transposed { (cols, rows) } else { (rows, cols) };
+        let weight = Array2::from_shape_vec(stored, values).map_err(|error| FormatError::Misuse(error.to_string()))?;
+        let weight = if site.transposed { weight.t().as_standard_layout().into_owned() } else { weight };
+        FormatError::check_finite(self.model.input.path(), self.model.structure.text(tensor.name), &weight)?;
+        Ok(weight)
+    }
+
+    fn create(
+        &self,
+        path: &Path,
+        replaced: &[Replacement<'_>],
+        _: &WriteOptions,
+    ) -> Result<Box<dyn LayerSink>, FormatError> {
+        let targets = self.targets(replaced)?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        let misnamed = || FormatError::Misuse(format!("{}: the output's name is not UTF-8", path.display()));
+        let plan = rewrite::plan(&self.model, &targets, name.ok_or_else(misnamed)?, rewrite::LIMIT)?;
+        let declared: Vec<_> = targets.iter().map(|target| (target.layer, target.rank.get())).collect();
+        let sink = Sink::new(self.model.clone(), plan, path, &declared, self.parameters(&targets))?;
+        Ok(Box::new(sink))
+    }
+}

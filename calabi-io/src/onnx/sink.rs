@@ -1,0 +1,156 @@
+//! Writes a model: factors as they come, then the rest as it was.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Written};
+use ndarray::Array2;
+
+use super::Model;
+use super::rewrite::{Place, Plan, Slot};
+use super::splice::Part;
+use super::store::Origin;
+use crate::file::Output;
+
+/// How many bytes of a factor are encoded at once.
+const PIECE: usize = 1 << 20;
+
+/// A model that is being written.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    model: Arc<Model>,
+    plan: Plan,
+    output: Output,
+    store: Option<Output>,
+    /// By the keys of the layers.
+    pending: HashMap<usize, Pending>,
+    parameters: u64,
+}
+
+/// A declared layer.
+#[derive(Debug)]
+struct Pending {
+    name: String,
+    rank: usize,
+    /// Right, left.
+    slots: [Slot; 2],
+    written: bool,
+}
+
+impl Sink {
+    /// `declared` are the plan's targets, in order; `parameters` is what the whole model will have.
+    pub(crate) fn new(
+        model: Arc<Model>,
+        plan: Plan,
+        path: &Path,
+        declared: &[(&Layer, usize)],
+        parameters: u64,
+    ) -> Result<Self, FormatError> {
+        let pending = declared.iter().zip(&plan.factors).map(|(&(layer, rank), &slots)| {
+            (layer.key, Pending { name: layer.name.clone(), rank, slots, written: false })
+        });
+        let pending = pending.collect();
+        let store = plan.store.as_ref().map(|store| Output::create(&path.with_file_name(&store.name))).transpose()?;
+        Ok(Self { model, output: Output::create(path)?, store, pending, parameters, plan })
+    }
+
+    fn target(&self, place: Place) -> Result<(&Output, u64), FormatError> {
+        let missing = || FormatError::Misuse("a factor has no place in the model".to_owned());
+        match place {
+            Place::Hole(id) => Ok((&self.output, *self.plan.layout.holes.get(&id).ok_or_else(missing)?)),
+            Place::Store(position) => Ok((self.store.as_ref().ok_or_else(missing)?, position)),
+        }
+    }
+
+    fn put(&self, layer: &Layer, factor: &Array2<f32>, slot: Slot) -> Result<(), FormatError> {
+        let (file, mut position) = self.target(slot.place)?;
+        let stored = if slot.transposed { factor.t() } else { factor.view() };
+        let mut bytes = Vec::new();
+        for row in stored.rows() {
+            layer.dtype.encode(row.iter().copied(), &mut bytes);
+            if bytes.len() >= PIECE {
+                file.write(position, &bytes)?;
+                position += bytes.len() as u64;
+                bytes.clear();
+            }
+        }
+        file.write(position, &bytes)
+    }
+}
+
+impl LayerSink for Sink {
+    fn write(&mut self, layer: &Layer, factors: &Factors) -> Result<(), FormatError> {
+        let misuse = |problem: &str| FormatError::Misuse(format!("layer {}: {problem}", layer.name));
+        let pending = self.pending.get(&layer.key).filter(|pending| pending.name == layer.name);
+        let pending = pending.ok_or_else(|| misuse("it was not declared to be factorized"))?;
+        let (m, n, r) = (layer.shape.rows(), layer.shape.cols(), pending.rank);
+        if factors.left.dim() != (m, r) || factors.right.dim() != (r, n) {
+            return Err(misuse("its factors have other shapes than were declared"));
+        }
+        if factors.bias.is_some() {
+            return Err(misuse("a bias was not declared, and is not written to ONNX yet"));
+        }
+        if pending.written {
+            return Err(misuse("its factors are written twice"));
+        }
+        let [right, left] = pending.slots;
+        for factor in [&factors.right, &factors.left] {
+            check_range(layer, factor)?;
+        }
+        self.put(layer, &factors.right, right)?;
+        self.put(layer, &factors.left, left)?;
+        if let Some(pending) = self.pending.get_mut(&layer.key) {
+            pending.written = true;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Written, FormatError> {
+        if let Some(missing) = self.pending.values().filter(|pending| !pending.written).map(|p| &p.name).min() {
+            return Err(FormatError::Misuse(format!("layer {missing} was declared, and its factors were not written")));
+        }
+        let mut paths: Vec<PathBuf> = Vec::new();
+        let mut bytes = 0;
+        if let (Some(file), Some(store)) = (&self.store, &self.plan.store) {
+            for &(origin, span, to) in &store.copies {
+                let from = match origin {
+                    Origin::Model => &self.model.input,
+                    Origin::File(index) => &self.model.files[index],
+                };
+                from.copy(span.start, span.len(), file, to)?;
+            }
+            bytes += file.sync()?;
+            paths.push(file.path().to_owned());
+        }
+        bytes += self.copy_model()?;
+        paths.push(self.output.path().to_owned());
+        Ok(Written { cost: Cost { parameters: self.parameters, bytes }, paths })
+    }
+}
+
+impl Sink {
+    /// Copies all that is not replaced, and returns the length of the model.
+    fn copy_model(&self) -> Result<u64, FormatError> {
+        for part in &self.plan.layout.parts {
+            match part {
+                Part::Copy { from, to } => self.model.input.copy(from.start, from.len(), &self.output, *to)?,
+                Part::Bytes { bytes, to } => self.output.write(*to, bytes)?,
+            }
+        }
+        let (length, planned) = (self.output.sync()?, self.plan.layout.length);
+        if length == planned {
+            return Ok(length);
+        }
+        let problem = format!("{} has {length} bytes, where {planned} were planned", self.output.path().display());
+        Err(FormatError::Misuse(problem))
+    }
+}
+
+/// Factors of 16 bits can overflow where the weight did not.
+fn check_range(layer: &Layer, factor: &Array2<f32>) -> Result<(), FormatError> {
+    if factor.iter().all(|&value| layer.dtype.rounded(value).is_finite()) {
+        return Ok(());
+    }
+    Err(FormatError::Misuse(format!("layer {}: a factor has a number that {} cannot hold", layer.name, layer.dtype)))
+}

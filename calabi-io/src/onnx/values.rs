@@ -1,0 +1,61 @@
+//! Reads the elements of a tensor, whatever its type and wherever it is.
+
+use calabi_api::{DType, FormatError, Name};
+use half::{bf16, f16};
+
+use super::Model;
+use super::structure::{Data, Tensor};
+use super::wire::{Reader, Span};
+use crate::file::Input;
+
+/// How much is read at once: a multiple of every element's size.
+const PIECE: u64 = 1 << 20;
+
+/// The elements of a floating-point tensor, in the order of the file.
+pub(crate) fn read(model: &Model, tensor: &Tensor, dtype: DType) -> Result<Vec<f32>, FormatError> {
+    let wrong = |problem: &str| {
+        let name = Name::new(model.structure.text(tensor.name));
+        FormatError::malformed(model.input.path(), format!("tensor {name}: {problem}"))
+    };
+    let elements = usize::try_from(tensor.elements).map_err(|_| wrong("it is larger than memory can be"))?;
+    let mut values = Vec::with_capacity(elements);
+    match &tensor.data {
+        Data::Raw(span) => decode(&model.input, *span, dtype, &mut values)?,
+        Data::External(file, span) => decode(&model.files[*file], *span, dtype, &mut values)?,
+        Data::Typed(pieces) => {
+            for &piece in pieces {
+                match dtype {
+                    DType::F32 | DType::F64 => decode(&model.input, piece, dtype, &mut values)?,
+                    DType::F16 | DType::BF16 => decode_halves(&model.input, piece, dtype, &mut values)?,
+                }
+            }
+        }
+        Data::None | Data::Pointer(_) => {}
+    }
+    if values.len() == elements { Ok(values) } else { Err(wrong("its data does not fill its dimensions")) }
+}
+
+fn decode(input: &Input, span: Span, dtype: DType, values: &mut Vec<f32>) -> Result<(), FormatError> {
+    let mut start = span.start;
+    while start < span.end {
+        let length = PIECE.min(span.end - start);
+        values.extend(dtype.decode(&input.bytes(start, length)?));
+        start += length;
+    }
+    Ok(())
+}
+
+/// Sixteen bits in each varint.
+fn decode_halves(input: &Input, mut piece: Span, dtype: DType, values: &mut Vec<f32>) -> Result<(), FormatError> {
+    let mut reader = Reader::new(input);
+    while piece.start < piece.end {
+        let at = piece.start;
+        let bits = reader.varint(&mut piece)?;
+        let bits = u16::try_from(bits).map_err(|_| reader.broken(at, &"a number of 16 bits has more"))?;
+        values.push(match dtype {
+            DType::BF16 => bf16::from_bits(bits).to_f32(),
+            _ => f16::from_bits(bits).to_f32(),
+        });
+    }
+    Ok(())
+}
