@@ -36,33 +36,43 @@ fn combined(energy: f64) -> Combined {
 
 #[test]
 fn energy_conforms() {
-    SHARES.iter().for_each(|&threshold| conforms(&energy(threshold)));
+    for threshold in SHARES {
+        conforms(&energy(threshold));
+    }
     monotone(&SHARES.map(energy));
 }
 
 #[test]
 fn max_error_conforms() {
     let errors = [0.9999, 0.5, 0.1, 1e-3, 1e-9];
-    errors.iter().for_each(|&epsilon| conforms(&max_error(epsilon)));
+    for epsilon in errors {
+        conforms(&max_error(epsilon));
+    }
     monotone(&errors.map(max_error));
 }
 
 #[test]
 fn fraction_conforms() {
-    SHARES.iter().for_each(|&keep| conforms(&fraction(keep)));
+    for keep in SHARES {
+        conforms(&fraction(keep));
+    }
     monotone(&SHARES.map(fraction));
 }
 
 #[test]
 fn fixed_conforms() {
     let ranks = [1, 2, 16, 100, 4096];
-    ranks.iter().for_each(|&rank| conforms(&fixed(rank)));
+    for rank in ranks {
+        conforms(&fixed(rank));
+    }
     monotone(&ranks.map(fixed));
 }
 
 #[test]
 fn combined_conforms() {
-    [0.3, 0.95, 1.0].iter().for_each(|&energy| conforms(&combined(energy)));
+    for energy in [0.3, 0.95, 1.0] {
+        conforms(&combined(energy));
+    }
     monotone(&SHARES.map(combined));
 }
 

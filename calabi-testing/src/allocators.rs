@@ -87,3 +87,6 @@ fn same(first: Option<&Vec<Choice>>, second: Option<&Vec<Choice>>, when: &str) -
     let (first, second) = (kept(first), kept(second));
     ensure(first == second, || format!("the choices differ {when}: {first:?}, {second:?}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ impl Model {
     #[must_use]
     pub fn scaled(&self) -> Self {
         let factors = [4.0, 0.125, 1024.0].into_iter().cycle();
-        self.with_spectra(factors, |case, factor| case.scaled(factor))
+        self.with_spectra(factors, Case::scaled)
     }
 
     /// The same model with its spectra cut at the limits of an allocator.
