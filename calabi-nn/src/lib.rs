@@ -19,6 +19,7 @@ mod onnx;
 mod outputs;
 mod samples;
 mod text;
+mod wire;
 
 pub use npz::read_npz;
 pub use onnx::OnnxRuntime;

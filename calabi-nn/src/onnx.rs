@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::batches::{Batch, Batches};
 use crate::inputs::{Input, matched};
 use crate::outputs::Joined;
+use crate::wire;
 
 /// Runs ONNX graphs on the CPU with [rten](https://docs.rs/rten).
 ///
@@ -32,8 +33,9 @@ use crate::outputs::Joined;
 /// As many as rayon's current pool has when the model is loaded. Outputs do not depend on it.
 ///
 /// # Hostile models
-/// A panic of the engine becomes [`RunError::Load`] or [`RunError::Failed`] (the panic hook prints before that). How
-/// much memory and time a model may use is not bounded, nor how deep its subgraphs nest.
+/// A file is checked before the engine reads it, since the engine believes every length in it. A panic of the engine
+/// becomes [`RunError::Load`] or [`RunError::Failed`] (the panic hook prints before that). How much memory and time the
+/// operators of a well-formed model take is not bounded.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnnxRuntime {}
@@ -48,6 +50,7 @@ impl Runtime for OnnxRuntime {
 
     fn load(&self, path: &Path) -> Result<Box<dyn Runner>, RunError> {
         let refused = |problem| RunError::Load { path: path.to_owned(), problem };
+        wire::check(path).map_err(refused)?;
         let options = ModelOptions::with_all_ops();
         let model =
             guarded(|| options.load_file(path)).map_err(refused)?.map_err(|error| refused(error.to_string()))?;

@@ -36,7 +36,7 @@ impl Message {
     }
 
     pub(crate) fn message(self, field: u64, message: &Self) -> Self {
-        self.bytes(field, &message.0)
+        self.bytes(field, message)
     }
 
     fn varint(&mut self, mut value: u64) {
@@ -45,6 +45,12 @@ impl Message {
             value >>= 7;
         }
         self.0.push(value.to_le_bytes()[0]);
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the ONNX runtime gives, and what it refuses.
 
-use crate::models::{BOOL, FLOAT, Graph, INT32, INT64, UINT8, array, file, load, samples, single};
+use crate::models::{BOOL, FLOAT, Graph, INT32, INT64, Message, UINT8, array, file, load, samples, single};
 use calabi_api::{RunError, Runner, Runtime as _, Tensor};
 use calabi_nn::OnnxRuntime;
 use ndarray::{Array2, ArrayD, Axis, concatenate};
@@ -189,11 +189,47 @@ fn an_unknown_operator_is_named() {
 fn damaged_models_are_refused_when_loaded() {
     let whole = linear("n").model();
     assert!(load(&whole).is_ok());
-    for model in [&[][..], b"no model at all", &whole[..whole.len() / 2], &[0xff; 64]] {
+    for model in [&[][..], b"no model at all", &whole[..whole.len() - 1], &[0xff; 64]] {
         assert!(matches!(load(model), Err(RunError::Load { .. })), "{} bytes", model.len());
     }
     let missing = OnnxRuntime::default().load("no/such/model.onnx".as_ref()).err().unwrap().to_string();
     assert!(missing.starts_with("no/such/model.onnx: cannot be run:"), "{missing}");
+}
+
+#[test]
+fn structure_that_would_harm_the_engine_is_refused_before_it_reads() {
+    let refused = |model: &Message| load(model.as_ref()).err().unwrap().to_string();
+    let nested = (0..200).fold(Message::new(), |graph, _| {
+        let attribute = Message::new().bytes(1, "then_branch").message(6, &graph);
+        Message::new().message(1, &Message::new().message(5, &attribute))
+    });
+    assert!(refused(&Message::new().message(7, &nested)).contains("graphs nested too deeply"));
+    let nodes = (0..=1 << 20).fold(Message::new(), |graph, _| graph.bytes(1, ""));
+    assert!(refused(&Message::new().message(7, &nodes)).contains("more than a million parts"));
+    let weight = |tensor: Message| refused(&Message::new().message(7, &Message::new().message(5, &tensor)));
+    assert!(weight(Message::new().bytes(4, [0; 7])).contains("end inside one at byte"));
+    assert!(weight(Message::new().bytes(10, [0; 12])).contains("end inside one"));
+    assert!(weight(Message::new().bytes(1, [1, 0x80])).contains("end inside one"));
+    assert!(weight(Message::new().bytes(9, [0; 9]).int(0, 1)).contains("without a number"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_damaged_byte_ends_in_a_model_or_an_error(at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        let mut model = linear("n").model();
+        let at = at.index(model.len());
+        model[at] = to;
+        if let Ok(mut runner) = load(&model) {
+            let _ = runner.outputs(&samples([("x", Tensor::F32(array(&[2, 3], |_| 1.0)))]));
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_a_panic(model in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = load(&model);
+    }
 }
 
 #[test]
