@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use calabi_api::FormatError;
@@ -48,10 +49,17 @@ pub(super) fn open(folder: &Path) -> Result<Weights, FormatError> {
 pub(super) fn companions(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
     let mut paths = Vec::new();
     for name in names(folder)? {
+        if name == config::FILE || is_weights(Path::new(&name)) {
+            continue;
+        }
         let path = folder.join(&name);
-        let kind = fs::metadata(&path).map_err(|source| FormatError::io("read", &path, source))?;
-        if kind.is_file() && name != config::FILE && !is_weights(Path::new(&name)) {
-            paths.push(path);
+        match fs::metadata(&path) {
+            Ok(kind) if kind.is_file() => paths.push(path),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(FormatError::malformed(path, "a link that leads nowhere").with_help("remove it"));
+            }
+            Err(source) => return Err(FormatError::io("read", path, source)),
         }
     }
     Ok(paths)

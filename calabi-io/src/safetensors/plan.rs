@@ -163,7 +163,7 @@ fn distribute(model: &Model, kept: Vec<FilePlan>, limit: u64) -> Result<Vec<File
             .weights
             .shards
             .first()
-            .filter(|_| model.config.is_none())
+            .filter(|_| model.folder.is_none())
             .map_or(folder::SINGLE.into(), |s| s.name.clone()),
         _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
     };

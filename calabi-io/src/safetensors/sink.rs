@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Name, Replacement, WriteOptions, Written};
 
-use super::config::{self, Config};
+use super::config;
 use super::factor::{self, Matrix};
 use super::index::{self, WeightMap};
 use super::plan::{self, Content, FilePlan, Part, Piece};
-use super::source::Model;
+use super::source::{Folder, Model};
 use super::{encode, folder};
 use crate::file::{Input, Output};
 
@@ -57,7 +57,7 @@ impl Sink {
         let dealt_out = options.shard_size.is_some();
         let mut sink = Self { path: path.to_owned(), files: Vec::new(), declared, dealt_out, model };
         sink.check_count(plans.len())?;
-        if sink.model.config.is_some() {
+        if sink.model.folder.is_some() {
             fs::create_dir(path).map_err(|source| FormatError::io("create", path, source))?;
         }
         for plan in plans {
@@ -68,7 +68,7 @@ impl Sink {
 
     /// A single file cannot become several.
     fn check_count(&self, files: usize) -> Result<(), FormatError> {
-        if self.model.config.is_some() || files == 1 {
+        if self.model.folder.is_some() || files == 1 {
             return Ok(());
         }
         let input = self.model.path.display();
@@ -79,7 +79,7 @@ impl Sink {
 
     /// Creates a file, writes its header and notes where its factors go.
     fn open(&mut self, plan: FilePlan) -> Result<(), FormatError> {
-        let path = if self.model.config.is_some() { self.path.join(&plan.name) } else { self.path.clone() };
+        let path = if self.model.folder.is_some() { self.path.join(&plan.name) } else { self.path.clone() };
         let header = encode::encode(plan.metadata.as_deref(), plan.pieces.iter().map(Piece::described));
         let header = header.ok_or_else(|| {
             let problem = "its header would be longer than readers accept";
@@ -129,9 +129,9 @@ impl Sink {
     }
 
     /// Writes what a folder holds beside its weights.
-    fn complete(&self, config: &Config) -> Result<(), FormatError> {
-        for path in folder::companions(&self.model.path)? {
-            self.copy_file(&path)?;
+    fn complete(&self, Folder { config, companions }: &Folder) -> Result<(), FormatError> {
+        for path in companions {
+            self.copy_file(path)?;
         }
         self.write_index()?;
         if !self.declared.is_empty() {
@@ -201,8 +201,8 @@ impl LayerSink for Sink {
     fn finish(self: Box<Self>) -> Result<Written, FormatError> {
         self.check_written()?;
         let cost = self.copy_tensors()?;
-        if let Some(config) = &self.model.config {
-            self.complete(config)?;
+        if let Some(folder) = &self.model.folder {
+            self.complete(folder)?;
         }
         Ok(Written { cost, paths: vec![self.path] })
     }

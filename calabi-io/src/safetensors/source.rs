@@ -23,26 +23,43 @@ const PIECE: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Source(Arc<Model>);
 
+/// What a folder holds beside its weights.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) config: Config,
+    /// The files that are copied.
+    pub(super) companions: Vec<PathBuf>,
+}
+
 /// What source and sink share.
 #[derive(Debug)]
 pub(super) struct Model {
     /// The file or folder that was opened.
     pub(super) path: PathBuf,
-    /// The folder's configuration; none of a single file.
-    pub(super) config: Option<Config>,
+    /// What else is in the folder; none of a single file.
+    pub(super) folder: Option<Folder>,
     pub(super) weights: Weights,
     sorted: Sorted,
 }
 
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self, FormatError> {
-        let (config, weights) = if path.is_dir() {
-            (Some(Config::read(path)?), folder::open(path)?)
+        let (folder, weights) = if path.is_dir() {
+            (Some(Folder::read(path)?), folder::open(path)?)
         } else {
             (None, Weights::single(path)?)
         };
-        let sorted = layers::sort(&weights, config.as_ref().unwrap_or(&Config::default()));
-        Ok(Self(Arc::new(Model { path: path.to_owned(), config, weights, sorted })))
+        let sorted = match &folder {
+            Some(folder) => layers::sort(&weights, &folder.config),
+            None => layers::sort(&weights, &Config::default()),
+        };
+        Ok(Self(Arc::new(Model { path: path.to_owned(), folder, weights, sorted })))
+    }
+}
+
+impl Folder {
+    fn read(path: &Path) -> Result<Self, FormatError> {
+        Ok(Self { config: Config::read(path)?, companions: folder::companions(path)? })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The files with weights of a model, open and checked.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use calabi_api::{Cost, FormatError, Name};
@@ -52,9 +53,9 @@ impl Weights {
         names.sort_unstable();
         names.dedup();
         let index = folder.join(index::FILE);
-        let open = |name: &String| {
-            let path = folder.join(name);
-            if path.exists() { Shard::open(name, &path) } else { Err(missing(&index, name)) }
+        let open = |name: &String| match Shard::open(name, &folder.join(name)) {
+            Err(FormatError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Err(missing(&index, name)),
+            opened => opened,
         };
         let shards = names.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         index::check(&index, map, &shards)?;

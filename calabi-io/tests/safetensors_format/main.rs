@@ -1,5 +1,6 @@
 //! The format safetensors: what it refuses, what it finds, what it writes.
 
+mod config;
 mod damage;
 mod folder;
 mod layers;

@@ -108,7 +108,7 @@ pub(crate) fn open_bytes(bytes: &[u8]) -> Result<Box<dyn LayerSource>, FormatErr
 
 /// The refusal of a file of these bytes: what is wrong, and the way out.
 pub(crate) fn refusal(bytes: &[u8]) -> (String, String) {
-    refused(&open_bytes(bytes).err().expect("the file should be refused"))
+    refused(&open_bytes(bytes).expect_err("the file should be refused"))
 }
 
 pub(crate) fn refused(error: &FormatError) -> (String, String) {
