@@ -337,3 +337,6 @@ fn flags(slot: usize, weight: bool, data: bool) -> Vec<schema::Attribute> {
     let set = [(slot, weight), (1 - slot, data)].into_iter().filter(|(_, set)| *set);
     set.map(|(slot, _)| schema::Attribute::flag(flag_name(slot))).collect()
 }
+
+#[cfg(test)]
+mod tests;
