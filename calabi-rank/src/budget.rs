@@ -25,7 +25,9 @@ use spend::{Held, spend};
 /// below it, unless nothing is lost any more.
 ///
 /// What is optimal for the layers is not always best for the model: on loss alone some layers would lose nearly all
-/// their ranks. `floor` keeps the layers together.
+/// their ranks. `floor` keeps the layers together, at a price: of SmolLM2-135M, without data and at `keep = 0.9`, the
+/// perplexity is 220, 225, 243, 660 and over a million at floors of 0, 0.4, 0.6, 0.8 and 1 (dense 25.5; four windows of
+/// 512 tokens of WikiText-2).
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
