@@ -49,7 +49,7 @@ impl Message {
             (Self::Model, 7) | (Self::Attribute, 6) => Content::Message(Self::Graph),
             (Self::Model, 8 | 14) | (Self::Tensor, 13) | (Self::Shape, 1) => Content::Message(Self::Plain),
             (Self::Graph, 1) => Content::Message(Self::Node),
-            (Self::Graph, 5) | (Self::Attribute, 5) => Content::Message(Self::Tensor),
+            (Self::Graph | Self::Attribute, 5) => Content::Message(Self::Tensor),
             (Self::Graph, 11..=13) => Content::Message(Self::Value),
             (Self::Node, 5) => Content::Message(Self::Attribute),
             (Self::Value, 2) | (Self::SequenceType, 1) => Content::Message(Self::Type),

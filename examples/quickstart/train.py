@@ -30,6 +30,8 @@ SEED = 0
 EPOCHS = 200
 BATCH = 64
 LEARNING_RATE = 2e-3
+# Chosen of 0.01, 0.3, 0.4, 0.5, 0.7 and 1 by the held-out accuracy before and after cutting ranks. So the held-out
+# images had a say in it, and the figures they give are a little kinder than fresh images would be.
 WEIGHT_DECAY = 0.5
 
 
