@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use calabi::api::{Kept, Spectrum};
 use calabi::{Change, Decision, LayerReport, Outcome, Plan, Report, VerifyReport};
@@ -69,8 +70,15 @@ pub(crate) fn report_text(report: &Report) -> String {
     if let Some(verify) = &report.verify {
         text += &verification(verify);
     }
-    let _ = writeln!(text, "\n{} in {}", report.output.display(), seconds(report.seconds));
+    let _ = writeln!(text, "\n{} in {}", short(&report.output).display(), seconds(report.seconds));
     text
+}
+
+/// A path as one would type it here: without the detours of a pipeline file's relative paths.
+pub(crate) fn short(path: &Path) -> PathBuf {
+    let Ok(whole) = path.canonicalize() else { return path.to_owned() };
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    here.ok().and_then(|here| Some(whole.strip_prefix(here).ok()?.to_owned())).unwrap_or(whole)
 }
 
 fn add_layer(rows: &mut Rows, layer: &LayerReport) {

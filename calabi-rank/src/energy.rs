@@ -73,7 +73,7 @@ mod tests {
         let spectrum = Spectrum::leading(vec![2.0, 1.0], 10.0).unwrap();
         let layer = LayerSpectrum::new("block.q", Shape::new(4, 4).unwrap(), &spectrum);
         let error = Energy { threshold: Fraction::new(0.9).unwrap() }.select(&layer).unwrap_err().to_string();
-        assert!(error.starts_with("layer block.q: 2 singular values are known and hold 50 % of the energy, not 90 %"));
+        assert!(error.starts_with("2 singular values are known and hold 50 % of the energy, not 90 %"));
         assert!(Energy { threshold: Fraction::new(0.5).unwrap() }.select(&layer).is_ok());
     }
 }

@@ -95,6 +95,6 @@ mod tests {
         let spectrum = Spectrum::leading(vec![1.0], 2.0).unwrap();
         let layer = LayerSpectrum::new("block.q", Shape::new(3, 3).unwrap(), &spectrum);
         let error = HardThreshold {}.select(&layer).unwrap_err().to_string();
-        assert!(error.starts_with("layer block.q: 1 singular values are known and all 3 are needed"), "{error}");
+        assert!(error.starts_with("1 singular values are known and all 3 are needed"), "{error}");
     }
 }

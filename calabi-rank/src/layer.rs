@@ -1,6 +1,6 @@
 //! What the selectors share: weights that are zero, spectra that end too early, numbers in words.
 
-use calabi_api::{Choice, LayerSpectrum, Name, Rank, SelectError};
+use calabi_api::{Choice, LayerSpectrum, Rank, SelectError};
 
 /// The choice for a weight that is zero.
 pub(crate) fn zero(layer: &LayerSpectrum<'_>) -> Option<Choice> {
@@ -26,9 +26,9 @@ pub(crate) fn complete(layer: &LayerSpectrum<'_>) -> Result<(), SelectError> {
 
 /// The error for a spectrum that ends before the rule is met.
 pub(crate) fn cut_short(layer: &LayerSpectrum<'_>, asked: &str) -> SelectError {
-    let (name, known) = (Name::new(layer.name()), layer.spectrum().known());
+    let known = layer.spectrum().known();
     let way_out = "let the decomposer compute more of them, or take one that computes all";
-    SelectError::new(format!("layer {name}: {known} singular values are known and {asked}: {way_out}"))
+    SelectError::new(format!("{known} singular values are known and {asked}: {way_out}"))
 }
 
 /// A share in percent, to two places: "95 %".

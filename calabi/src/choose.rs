@@ -1,8 +1,8 @@
 //! Choices become decisions: rounded to the rank multiple, left dense past break-even, shared out by an allocator.
 
 use calabi_api::{
-    Allocation, Choice, Cost, Kept, Layer, LayerOptions, LayerSource, LayerSpectrum, Rank, RankAllocator, RankRule,
-    Rounding, SelectError, Spectrum,
+    Allocation, Choice, Cost, Kept, Layer, LayerOptions, LayerSource, LayerSpectrum, Name, Rank, RankAllocator,
+    RankRule, Rounding, SelectError, Spectrum,
 };
 
 use crate::decompose::read_again;
@@ -115,7 +115,7 @@ fn ask(allocator: &dyn RankAllocator, layers: Vec<LayerOptions<'_>>, plan: &Plan
         if let Kept::Rank(rank) = choice.kept
             && !layer.ranks.contains(&rank)
         {
-            let name = layer.spectrum.name();
+            let name = Name::new(layer.spectrum.name());
             return Err(SelectError::new(format!("rank {rank} was chosen for {name}, which is not among its options")));
         }
     }
@@ -138,7 +138,11 @@ pub(crate) fn select(
         (Rule::Main, RankRule::Allocator(_)) => return Ok(None),
     };
     let choice = selector.select(spectrum).and_then(|choice| settle(choice, layer, &pipeline.layers));
-    choice.map(Some).map_err(|source| Error::Select { layer: Some(layer.name.clone()), source, span: span.clone() })
+    choice.map(Some).map_err(|source| Error::Select {
+        layer: Some(Name::new(&layer.name).to_string()),
+        source,
+        span: span.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use calabi_api::{
-    Choice, DecomposeError, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Rank, RankRule, SelectError,
+    Choice, DecomposeError, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Name, Rank, RankRule, SelectError,
     Spectrum,
 };
 use ndarray::Array2;
@@ -147,7 +147,7 @@ fn failed(
     source: DecomposeError,
 ) -> Result<(Decision, Option<Decomposed>), Error> {
     match context.pipeline.layers.on_error {
-        OnError::Stop => Err(Error::Decompose { layer: layer.name.clone(), source }),
+        OnError::Stop => Err(Error::Decompose { layer: Name::new(&layer.name).to_string(), source }),
         OnError::Dense => Ok((Choice::dense(format!("decomposition failed: {source}")).into(), None)),
     }
 }

@@ -1,6 +1,6 @@
 //! Plans layers from metadata: which ones take part, by name and shape, and which rule decides about each.
 
-use calabi_api::{ConfigError, LayerSource};
+use calabi_api::{ConfigError, LayerSource, Name};
 
 use crate::{Decision, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
 
@@ -54,9 +54,12 @@ fn check_patterns(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<(), C
 fn matches_nothing(pattern: &Sited<Pattern>, source: &dyn LayerSource) -> ConfigError {
     let alone = source.left_alone().iter().find(|matrix| pattern.matches(&matrix.name));
     let help = match (alone, source.layers().first()) {
-        (Some(matrix), _) => format!("it matches {}, which is left alone: {}", matrix.name, matrix.why),
+        (Some(matrix), _) => format!("it matches {}, which is left alone: {}", Name::new(&matrix.name), matrix.why),
         (None, Some(layer)) => {
-            format!("a pattern matches whole names, such as {}; `calabi-cli inspect` prints them all", layer.name)
+            format!(
+                "a pattern matches whole names, such as {}; `calabi-cli inspect` prints them all",
+                Name::new(&layer.name)
+            )
         }
         (None, None) => "this model has no layer that can be factorized; `calabi-cli inspect` says why".to_owned(),
     };

@@ -1,10 +1,9 @@
 //! Runs original and compressed side by side on held-out data, times both, and checks the gates.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use calabi_api::{ConfigError, Output, RunError, Runner, Runtime, Samples, Tensor, registry};
+use calabi_api::{ConfigError, Output, RunError, Runner, Runtime, Samples, registry};
 use serde::Serialize;
 
 use crate::compare::{agreement, classes, mean_cosine, relative_error};
@@ -112,51 +111,28 @@ fn runtime_for(model: &Path) -> Result<Box<dyn Runtime>, ConfigError> {
     .with_help("leave [verify] out"))
 }
 
+/// Samples by input name, and the right classes apart from them.
+type Labelled = (Samples, Option<Vec<i64>>);
+
 #[cfg(feature = "onnx-runtime")]
-fn read_arrays(path: &Path) -> Result<BTreeMap<String, Tensor>, RunError> {
-    calabi_nn::read_npz(path)
+fn read_samples(path: &Path, labels: Option<&str>) -> Result<Labelled, RunError> {
+    let read = calabi_nn::read_samples(path, labels)?;
+    Ok((read.samples, read.labels.map(|labels| labels.into_iter().collect())))
 }
 
 #[cfg(not(feature = "onnx-runtime"))]
-fn read_arrays(path: &Path) -> Result<BTreeMap<String, Tensor>, RunError> {
+fn read_samples(path: &Path, _: Option<&str>) -> Result<Labelled, RunError> {
     let problem = "this program was built without the feature `onnx-runtime`".to_owned();
     Err(RunError::Data { path: path.to_owned(), problem })
 }
 
-/// The samples of the data file, and the right classes apart from them.
-fn load_samples(settings: &Sited<VerifySettings>) -> Result<(Samples, Option<Vec<i64>>), Error> {
+fn load_samples(settings: &Sited<VerifySettings>) -> Result<Labelled, Error> {
     let data = &settings.data;
     if !data.is_file() {
         return Err(ConfigError::new(format!("the data {} is not there", data.display())).at(data.span.clone()).into());
     }
-    let mut arrays = read_arrays(data).map_err(|source| failed(settings, source))?;
-    let labels = settings.labels.as_ref().map(|name| take_labels(&mut arrays, name, data)).transpose()?;
-    Ok((Samples { inputs: arrays.into_iter().collect() }, labels))
-}
-
-fn take_labels(
-    arrays: &mut BTreeMap<String, Tensor>,
-    name: &Sited<String>,
-    data: &Path,
-) -> Result<Vec<i64>, ConfigError> {
-    let Some(tensor) = arrays.remove(&name.value) else {
-        let there: Vec<_> = arrays.keys().map(String::as_str).collect();
-        return Err(ConfigError::new(format!("{} holds no array `{}`", data.display(), name.value))
-            .with_help(format!("it holds {}", there.join(", ")))
-            .at(name.span.clone()));
-    };
-    let no_integers =
-        || ConfigError::new(format!("the labels `{}` are not integers", name.value)).at(name.span.clone());
-    integers(&tensor).ok_or_else(no_integers)
-}
-
-fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
-    match tensor {
-        Tensor::I64(a) => Some(a.iter().copied().collect()),
-        Tensor::I32(a) => Some(a.iter().map(|&v| v.into()).collect()),
-        Tensor::U8(a) => Some(a.iter().map(|&v| v.into()).collect()),
-        _ => None,
-    }
+    let labels = settings.labels.as_ref().map(|name| name.as_str());
+    read_samples(data, labels).map_err(|source| Error::Verify { source, span: data.span.clone() })
 }
 
 /// Both models' outputs, and the best time of each over interleaved rounds.

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, Failure> {
     if report.passed() {
         return Ok(Ending::Done);
     }
-    let failed = report.output.display();
-    anstream::eprintln!("a gate of [verify] is not met: the model is at {failed}, not in its place");
+    let failed = crate::table::short(&report.output);
+    anstream::eprintln!("a gate of [verify] is not met: the model is at {}, not in its place", failed.display());
     Ok(Ending::GateNotMet)
 }

@@ -1,0 +1,38 @@
+# What CI runs, and what keeps the documents true. `just` lists it.
+
+_default:
+    @just --list
+
+# Everything that CI checks.
+check:
+    bash .ci/run
+
+# The README's second command.
+test:
+    cargo test --workspace
+
+# Formats and lints.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Writes REFERENCE.md from the registry.
+reference:
+    UPDATE_REFERENCE=1 cargo test -p calabi-tests --test documents
+
+# The plugins in workspaces of their own.
+plugins:
+    cd examples/custom-selector && cargo test
+    cd examples/custom-allocator && cargo test
+
+# Trains the model of the quickstart anew (needs Python with numpy, scikit-learn, onnx and safetensors).
+quickstart-model:
+    python3 examples/quickstart/train.py
+
+# Decomposers by shape and rank.
+bench:
+    cargo bench -p calabi-svd
+
+# The same factorization in numpy and torch, beside ours.
+bench-peers:
+    python3 benches/peers/decompose.py
