@@ -15,7 +15,7 @@ use super::schema;
 use super::splice::{Layout, Piece, Splice, message, message_with_hole};
 use super::store::{Origin, Store};
 use super::structure::{Data, FrameId, Graph, Node, Tensor, TensorId};
-use super::wire::{Field, Reader, Span};
+use super::wire::{Field, Reader};
 
 mod values;
 
@@ -93,7 +93,7 @@ struct Rewrite<'m> {
     removed: HashSet<TensorId>,
     holes: usize,
     /// Where the types of the main graph's values stand.
-    types: HashMap<NameId, Span>,
+    types: HashMap<NameId, FrameId>,
 }
 
 /// One of the two matrices of a target, as it will be stored.
@@ -119,7 +119,7 @@ impl<'m> Rewrite<'m> {
             outside,
             removed: HashSet::new(),
             holes: 0,
-            types: values.map(|value| (value.name, value.body)).collect(),
+            types: values.map(|value| (value.name, value.frame)).collect(),
         }
     }
 
@@ -128,6 +128,7 @@ impl<'m> Rewrite<'m> {
         for index in 0..self.model.structure.tensors.len() {
             self.keep(TensorId(index))?;
         }
+        self.drop_values_of_removed();
         self.record(targets);
         let layout = self.splice.layout(&self.model.structure.frames, self.model.input.len())?;
         Ok(Plan { layout, store: self.stored.then_some(self.store), factors })

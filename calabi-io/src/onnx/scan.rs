@@ -265,8 +265,7 @@ impl Scan<'_> {
     fn value(&mut self, field: &Field, parent: FrameId) -> Result<Value, FormatError> {
         let frame = self.enter(field, Some(parent))?;
         self.charge::<Value>(1)?;
-        let body = self.body(frame);
-        let (mut name, mut rest) = (NameId::NONE, body);
+        let (mut name, mut rest) = (NameId::NONE, self.body(frame));
         while let Some(field) = self.reader.next(&mut rest)? {
             match field.number {
                 value::NAME => name = self.name(&field)?,
@@ -274,7 +273,7 @@ impl Scan<'_> {
                 _ => {}
             }
         }
-        Ok(Value { name, body })
+        Ok(Value { name, frame })
     }
 
     /// Types of sequences, maps and optionals hold types: bounded like all nesting.

@@ -100,7 +100,7 @@ pub(crate) struct Graph {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Value {
     pub(crate) name: NameId,
-    pub(crate) body: Span,
+    pub(crate) frame: FrameId,
 }
 
 /// A node.

@@ -216,6 +216,15 @@ fn everything_else_is_as_it_was() {
 }
 
 #[test]
+fn what_is_said_of_the_weights_type_goes_with_it() {
+    let mut original = small();
+    original.main().values = vec![value("w", FLOAT, &[4, 3]), value("z", FLOAT, &[1])];
+    let (written, _) = Case::new(&original).rewrite(&[("linear", factors(3, 4, 1))]);
+    let values = written.graph.unwrap().values;
+    assert_eq!(values, [value("z", FLOAT, &[1]), value("y.inner", FLOAT, &[-1, 1])]);
+}
+
+#[test]
 fn what_is_written_weighs_what_is_reported() {
     let case = Case::new(&small());
     let (_, written) = case.rewrite(&[("linear", factors(3, 4, 2))]);

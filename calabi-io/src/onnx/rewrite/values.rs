@@ -1,5 +1,7 @@
 //! Types of the values between the two nodes of a factorized layer.
 
+use std::collections::HashSet;
+
 use calabi_api::{FormatError, Rank};
 use prost::Message;
 
@@ -40,9 +42,22 @@ impl Rewrite<'_> {
         Ok(())
     }
 
+    /// Drops what the model says of the types of weights that are gone.
+    pub(super) fn drop_values_of_removed(&mut self) {
+        let structure = &self.model.structure;
+        let gone: HashSet<_> = self.removed.iter().map(|&id| structure.tensor(id).name).collect();
+        for value in self.main.values.iter().filter(|value| gone.contains(&value.name)) {
+            self.splice.replace(Some(self.main.frame), structure.frame(value.frame).span(), Vec::new());
+        }
+    }
+
     /// What the model says of a value, where it is a tensor of known type.
     fn typed(&self, name: NameId) -> Result<Option<Value>, FormatError> {
-        let Some(span) = self.types.get(&name).filter(|span| span.len() <= LONG) else { return Ok(None) };
+        let Some(&frame) = self.types.get(&name) else { return Ok(None) };
+        let span = self.model.structure.frame(frame).body;
+        if span.len() > LONG {
+            return Ok(None);
+        }
         let bytes = self.model.input.bytes(span.start, span.len())?;
         // What does not decode is no type that could be taken over.
         let value = Value::decode(bytes.as_slice()).ok();
