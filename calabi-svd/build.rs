@@ -1,4 +1,4 @@
-//! Links the system's OpenBLAS, which holds LAPACK, where the feature `lapack` asks for it.
+//! Links the system's `OpenBLAS`, which holds LAPACK, where the feature `lapack` asks for it.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -7,7 +7,7 @@ use calabi_api::Plugin;
 use calabi_api::schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// All singular values of a weight by the system's LAPACK (OpenBLAS), in `f64`.
+/// All singular values of a weight by the system's LAPACK (`OpenBLAS`), in `f64`.
 ///
 /// A weight that is not square is first reduced to its triangular factor (`geqrf`), then taken apart by divide and conquer
 /// (`gesdd`); `eigh` is `syev`. Where LAPACK does not converge the exact route of `faer` is taken, and the remark says so.
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 /// A copy of the weight, twice as much again in `f64`, and `40 s²` bytes for `s = min(m, n)`.
 ///
 /// # Threads
-/// OpenBLAS brings its own threads, as many as the machine has cores, and their number may change last bits. Set
+/// `OpenBLAS` brings its own threads, as many as the machine has cores, and their number may change last bits. Set
 /// `OPENBLAS_NUM_THREADS=1`: layers run side by side anyway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -77,6 +77,21 @@ impl Weight {
         }
     }
 
+    /// `A Aᵀ x` of the wide orientation, in `f64` straight from the `f32` entries.
+    pub(crate) fn gram_times(&self, x: &[f64]) -> Vec<f64> {
+        let mut seen = vec![0.0; self.shape.cols()];
+        if self.side() == Side::Left {
+            self.rows().zip(x).for_each(|(row, &by)| add_multiple(&mut seen, by, row));
+            return self.rows().map(|row| dot(row, &seen)).collect();
+        }
+        self.rows().for_each(|row| add_multiple(&mut seen, dot(row, x), row));
+        seen
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.scaled.as_slice().unwrap_or_default().chunks_exact(self.shape.cols())
+    }
+
     /// `Aᵀ X` of the wide orientation, `max(m, n) × r`.
     pub(crate) fn transposed_times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
         let mut product = Mat::zeros(self.wide().ncols(), x.ncols());
@@ -85,6 +100,22 @@ impl Weight {
         });
         product
     }
+}
+
+/// `to += by · row`.
+fn add_multiple(to: &mut [f64], by: f64, row: &[f32]) {
+    to.iter_mut().zip(row).for_each(|(to, &v)| *to += by * f64::from(v));
+}
+
+/// The product of a row with `x`, summed in eight strands: one strand waits for each addition.
+fn dot(row: &[f32], x: &[f64]) -> f64 {
+    let (rows, rest) = row.as_chunks::<8>();
+    let (xs, tail) = x.as_chunks::<8>();
+    let mut strands = [0.0; 8];
+    for (row, x) in rows.iter().zip(xs) {
+        strands.iter_mut().zip(row).zip(x).for_each(|((sum, &a), b)| *sum += f64::from(a) * b);
+    }
+    strands.iter().sum::<f64>() + rest.iter().zip(tail).map(|(&a, b)| f64::from(a) * b).sum::<f64>()
 }
 
 /// Copies to row-major `f64`, in tiles: reading a transposed matrix column by column misses every cache line.

@@ -37,10 +37,11 @@ impl<'a> Outside<'a> {
     pub(super) fn advance(&mut self, steps: usize) {
         while self.diagonal.len() < steps && self.below.last().is_none_or(|&b| b > 0.0) {
             let j = self.diagonal.len();
-            let image = self.apply(self.vectors.subcols(j, 1).to_owned());
-            let along = image.col(0).iter().zip(self.vectors.col(j).iter()).map(|(a, b)| a * b).sum();
+            let last: Vec<f64> = self.vectors.col(j).iter().copied().collect();
+            let image = self.weight.gram_times(&last);
+            let along = image.iter().zip(&last).map(|(a, b)| a * b).sum();
             self.diagonal.push(along);
-            let norm = self.add(image);
+            let norm = self.add(Mat::from_fn(image.len(), 1, |i, _| image[i]));
             self.below.push(norm);
         }
     }
@@ -60,16 +61,6 @@ impl<'a> Outside<'a> {
         let chance = (1.648 * (self.q.nrows() as f64).sqrt() / FAILURE).ln();
         let missing = (chance / (2 * steps - 1) as f64).powi(2);
         (missing < 1.0).then(|| found / (1.0 - missing))
-    }
-
-    /// `A Aᵀ x`.
-    fn apply(&self, x: Mat<f64>) -> Mat<f64> {
-        let mut image = Mat::zeros(x.nrows(), 1);
-        self.weight.for_each_block(|_, block| {
-            let seen = products::product(block.transpose(), x.as_ref());
-            products::add(image.as_mut(), block, seen.as_ref());
-        });
-        image
     }
 
     /// Appends what is new in `x`, at length one: twice without `Q` and the vectors so far. Returns its length before.

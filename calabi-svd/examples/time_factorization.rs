@@ -1,0 +1,93 @@
+//! Times the factorization of one matrix: spectrum, basis, projection. `benches/peers/decompose.py` runs it beside its peers.
+//!
+//! ```text
+//! time_factorization KIND ROWS COLS RANK [FILE]
+//! ```
+//! `KIND` is `faer`, `full`, `randomized` or `lapack`. `FILE` holds `ROWS × COLS` little-endian `f32`, row by row; without it
+//! the matrix is made from a seed. Each line on standard input starts one round; each round prints a line of JSON.
+
+use std::error::Error;
+use std::io::BufRead;
+use std::time::Instant;
+
+use calabi_api::{Basis, DType, Decomposer, Rank, Side};
+use calabi_svd::{Accuracy, Faer, Lapack, Randomized};
+use ndarray::{Array2, ArrayView2};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, rows, cols, rank, file @ ..] = args.as_slice() else {
+        return Err("usage: time_factorization KIND ROWS COLS RANK [FILE]".into());
+    };
+    let decomposer = decomposer(kind)?;
+    let weight = weight((rows.parse()?, cols.parse()?), file.first())?;
+    let rank = Rank::new(rank.parse()?).ok_or("a rank is at least 1")?;
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        println!("{}", round(&*decomposer, weight.view(), rank)?);
+    }
+    Ok(())
+}
+
+fn decomposer(kind: &str) -> Result<Box<dyn Decomposer>, Box<dyn Error>> {
+    Ok(match kind {
+        "faer" => Box::new(Faer::default()),
+        "full" => Box::new(Faer { accuracy: Accuracy::Full }),
+        "randomized" => Box::new(Randomized::default()),
+        "lapack" => lapack(Lapack::default())?,
+        other => return Err(format!("unknown decomposer `{other}`").into()),
+    })
+}
+
+#[cfg(feature = "lapack")]
+#[allow(clippy::unnecessary_wraps)] // it is an error without the feature
+fn lapack(lapack: Lapack) -> Result<Box<dyn Decomposer>, Box<dyn Error>> {
+    Ok(Box::new(lapack))
+}
+
+#[cfg(not(feature = "lapack"))]
+fn lapack(_: Lapack) -> Result<Box<dyn Decomposer>, Box<dyn Error>> {
+    Err("rebuild with --features lapack".into())
+}
+
+fn weight(shape: (usize, usize), file: Option<&String>) -> Result<Array2<f32>, Box<dyn Error>> {
+    let Some(file) = file else {
+        let mut state = 1_u32;
+        return Ok(Array2::from_shape_simple_fn(shape, || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from(u16::try_from(state >> 16).unwrap_or(0)) / 32768.0 - 1.0
+        }));
+    };
+    let bytes = std::fs::read(file)?;
+    Ok(Array2::from_shape_vec(shape, DType::F32.decode(&bytes).collect())?)
+}
+
+/// One factorization: what it took and how far it is from the weight.
+fn round(decomposer: &dyn Decomposer, weight: ArrayView2<'_, f32>, rank: Rank) -> Result<String, Box<dyn Error>> {
+    let (wall, cpu) = (Instant::now(), cpu_seconds()?);
+    let decomposition = decomposer.svd(weight, rank)?;
+    let (left, right) = factors(weight, decomposition.basis(rank)?);
+    let (cpu, wall) = (cpu_seconds()? - cpu, wall.elapsed().as_secs_f64());
+    let norm = |a: &Array2<f32>| a.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let error = norm(&(&weight - &left.dot(&right))) / norm(&weight.to_owned());
+    let remark = decomposition.remark().unwrap_or_default();
+    Ok(format!(r#"{{"cpu": {cpu:.4}, "wall": {wall:.4}, "error": {error:.6}, "remark": "{remark}"}}"#))
+}
+
+fn factors(weight: ArrayView2<'_, f32>, basis: Basis) -> (Array2<f32>, Array2<f32>) {
+    let q = basis.vectors;
+    match basis.side {
+        Side::Left => {
+            let right = q.t().dot(&weight);
+            (q, right)
+        }
+        Side::Right => (weight.dot(&q), q.reversed_axes()),
+    }
+}
+
+/// What this thread has run, in seconds. Everything timed here runs on one thread.
+fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds: u64 = text.split_whitespace().next().ok_or("empty schedstat")?.parse()?;
+    Ok(nanoseconds as f64 * 1e-9)
+}
