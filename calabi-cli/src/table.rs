@@ -1,10 +1,11 @@
 //! Tables for people: what a run did, and what it would do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use calabi::api::{Kept, Spectrum};
+use calabi::api::{Kept, LeftAlone, Spectrum};
 use calabi::{Change, Decision, LayerReport, Outcome, Plan, Report, VerifyReport};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ pub(crate) fn report_text(report: &Report) -> String {
         add_layer(&mut rows, layer);
     }
     let _ = write!(text, "{rows}\n\n");
-    text += &left_alone(report.left_alone.len());
+    text += &left_alone(&report.left_alone);
     for remark in report.layers.iter().filter_map(|layer| Some((&layer.name, layer.remark.as_ref()?))) {
         let _ = writeln!(text, "{}: {}", shown(remark.0), remark.1);
     }
@@ -106,11 +107,18 @@ fn add_layer(rows: &mut Rows, layer: &LayerReport) {
     ]);
 }
 
-fn left_alone(matrices: usize) -> String {
-    match matrices {
-        0 => String::new(),
-        n => format!("{n} more matrices are left alone by the format: `calabi-cli inspect` says why\n"),
+/// The matrices that the format leaves alone, by reason.
+fn left_alone(matrices: &[LeftAlone]) -> String {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for matrix in matrices {
+        reasons.entry(&matrix.why).or_default().push(&matrix.name);
     }
+    let mut text = String::new();
+    for (why, names) in reasons {
+        let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+        let _ = writeln!(text, "left alone: {}{more}: {why}", shown(names.first().unwrap_or(&"")));
+    }
+    text
 }
 
 fn totals(report: &Report) -> String {
@@ -179,7 +187,7 @@ pub(crate) fn plan_text(plan: &Plan, spectra: &[Option<Spectrum>]) -> String {
             because,
         ]);
     }
-    let mut text = format!("{rows}\n\n{}", left_alone(plan.left_alone.len()));
+    let mut text = format!("{rows}\n\n{}", left_alone(&plan.left_alone));
     let selected = plan.layers.iter().filter(|l| l.is_selected());
     let dense: u64 = selected.clone().map(|l| l.layer.cost.dense.parameters).sum();
     let total = plan.totals.cost;

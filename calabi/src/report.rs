@@ -114,7 +114,7 @@ impl Report {
             warnings: Vec::new(),
             seconds: 0.0,
         };
-        report.warnings = report.little_removed().into_iter().collect();
+        report.warnings = report.little_removed().into_iter().chain(report.grown()).collect();
         report
     }
 
@@ -141,6 +141,15 @@ impl Report {
                  each layer does)"
             )
         })
+    }
+}
+
+impl Report {
+    /// Files that grew by their headers, or because the break-even rule is off.
+    fn grown(&self) -> Option<String> {
+        let Change { before, after } = self.bytes;
+        (after > before)
+            .then(|| format!("the files grew by {} bytes: keep less, or leave the break-even rule on", after - before))
     }
 }
 

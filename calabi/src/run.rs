@@ -31,6 +31,10 @@ pub struct RunOptions {
 /// Where the input cannot be used, the settings cannot be met, a layer cannot be decomposed or a file cannot be written:
 /// then nothing is left at the output's place. A gate that is not met is no error: see [`Report::passed`].
 pub fn run(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -> Result<Report, Error> {
+    on_threads(options.threads, || straight_line(pipeline, options, observer))
+}
+
+fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -> Result<Report, Error> {
     let started = Instant::now();
     let (format, source) = open(pipeline)?;
     let context = Context { pipeline, source: &*source, observer };
@@ -41,16 +45,17 @@ pub fn run(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -
     let staging = Staging::beside(pipeline, &*format, options.force)?;
     let verifier = Verifier::new(pipeline)?;
     let store = Store::new(staging.work());
-    let (decomposed, written, substituted) = on_threads(options.threads, || {
-        let decomposed = decompose(&context, &mut plan, Some(&store))?;
-        allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
-        let (written, substituted) = substitute(&context, &plan, &store, &staging)?;
-        Ok((decomposed, written, substituted))
-    })?;
+    let decomposed = decompose(&context, &mut plan, Some(&store))?;
+    allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
+    let (written, substituted) = substitute(&context, &plan, &store, &staging)?;
     let mut report = Report::new(pipeline, plan, &decomposed, &substituted, &written);
     report.verify = verifier.map(|verifier| verifier.compare(&staging.model(), observer)).transpose()?;
     context.go_on()?;
-    report.output = staging.publish(&written.paths, options.force, !report.passed())?;
+    report.output = if report.passed() {
+        staging.publish(&written.paths, options.force)?
+    } else {
+        staging.publish_as_failed(&written.paths)?
+    };
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
 }

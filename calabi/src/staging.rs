@@ -61,34 +61,38 @@ impl Staging {
     }
 
     /// Moves what was written into place, the file that the model is known by last; returns where it is known by.
-    /// With `failed` the names say so, and the place of the target stays as it was.
-    pub(crate) fn publish(self, written: &[PathBuf], force: bool, failed: bool) -> Result<PathBuf, Error> {
-        let place = |path: &Path| -> PathBuf {
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            if failed {
-                name.push(".failed");
-            }
-            self.target.with_file_name(name)
-        };
+    pub(crate) fn publish(self, written: &[PathBuf], force: bool) -> Result<PathBuf, Error> {
         let Some((main, others)) = written.split_last() else { return Ok(self.target) };
-        let main_target = place(main);
+        let place = |path: &Path| self.target.with_file_name(path.file_name().unwrap_or_default());
         // Between the renames of several files no old main file may stand beside new others.
-        if !others.is_empty() && (force || failed) && main_target.exists() {
-            move_into_place(&main_target, &self.folder.path().join("old"), false)?;
+        if !others.is_empty() && force && self.target.exists() {
+            move_into_place(&self.target, &self.folder.path().join("old"), false)?;
         }
         for other in others {
-            // The main file names its data file: it keeps its name even where the result is marked as failed.
-            let target =
-                if failed { self.target.with_file_name(other.file_name().unwrap_or_default()) } else { place(other) };
-            let target = if failed && target.exists() && !force { place(other) } else { target };
-            move_into_place(other, &target, force || failed)?;
+            move_into_place(other, &place(other), force)?;
         }
-        move_into_place(main, &main_target, force || failed)?;
-        if let Some(parent) = main_target.parent() {
-            File::open(parent).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("write", parent, e))?;
-        }
-        Ok(main_target)
+        move_into_place(main, &self.target, force)?;
+        sync_folder_of(&self.target)?;
+        Ok(self.target)
     }
+
+    /// Puts what was written beside its place, marked as failed: a model of several files as a folder of them.
+    pub(crate) fn publish_as_failed(self, written: &[PathBuf]) -> Result<PathBuf, Error> {
+        let mut name = self.target.file_name().unwrap_or_default().to_owned();
+        name.push(".failed");
+        let target = self.target.with_file_name(name);
+        match written {
+            [one] => move_into_place(one, &target, true)?,
+            _ => move_into_place(&self.folder.path().join("out"), &target, true)?,
+        }
+        sync_folder_of(&target)?;
+        Ok(target)
+    }
+}
+
+fn sync_folder_of(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("write", folder, e))
 }
 
 fn refuse(path: &Sited<PathBuf>, problem: &str) -> ConfigError {
@@ -144,18 +148,13 @@ fn clear_leftovers(parent: &Path, prefix: &OsString) {
     }
 }
 
-/// Renames; over what is there only when told to, a folder by exchange so that it never vanishes in between.
+/// Renames; over what is there only when told to, and then by exchange, so that a folder never vanishes in between.
 fn move_into_place(from: &Path, to: &Path, replace: bool) -> Result<(), Error> {
-    let exchange = replace && to.is_dir();
-    let moved = if exchange {
-        renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE).map_err(std::io::Error::from)
-    } else if replace {
-        fs::rename(from, to)
-    } else {
-        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(std::io::Error::from) {
-            Err(error) if unsupported(&error) && !to.exists() => fs::rename(from, to),
-            other => other,
-        }
+    let exchange = replace && fs::symlink_metadata(to).is_ok();
+    let flags = if exchange { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    let moved = match renameat_with(CWD, from, CWD, to, flags).map_err(std::io::Error::from) {
+        Err(error) if unsupported(&error) && (replace || !to.exists()) => fs::rename(from, to),
+        other => other,
     };
     moved.map_err(|e| Error::io("create", to, e))
 }

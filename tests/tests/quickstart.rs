@@ -34,13 +34,13 @@ fn the_quickstart_is_smaller_and_nearly_as_accurate() {
     assert!(number("/verify/accuracy/before") > 0.95);
     assert!(number("/verify/accuracy/after") > number("/verify/accuracy/before") - 0.02);
     let factorized = report["layers"].as_array().unwrap().iter().filter(|l| l["outcome"] == "factorized");
-    assert!(factorized.count() >= 2);
+    assert!(factorized.count() >= 1);
 }
 
 #[test]
 fn at_full_rank_outputs_are_the_originals() {
     let work = Workplace::new(PROGRAM);
-    let all = ["rank.kind=fraction", "rank.keep=1.0", "layers.break_even=false"];
+    let all = ["rank.kind=fraction", "rank.keep=1.0", "layers.break_even=false", "layers.min_features=1"];
     let mut args: Vec<&str> = all.iter().flat_map(|set| ["--set", set]).collect();
     args.extend(["--format", "json"]);
     let report = quickstart(&work, &args).json();
