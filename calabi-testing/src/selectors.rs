@@ -34,7 +34,7 @@ use crate::runner::{check, ensure};
 /// - It does not change when the weight is multiplied by a power of two, which is exact.
 /// - The spectrum cut at [`limit`](RankSelector::limit) gives the same choice: that is what a partial decomposer hands
 ///   over.
-/// - A spectrum that is cut earlier gives a rank of those that are known, or an error; never a panic.
+/// - A spectrum that is cut earlier, which no decomposer hands over, gives a choice or an error; never a panic.
 ///
 /// The same cases are run every time.
 ///
@@ -83,7 +83,7 @@ fn survives_truncation(selector: &dyn RankSelector, case: &Case) -> Result<(), T
     while let Some(half) = Rank::new(spectrum.known() / 2) {
         spectrum = spectrum.truncated(half);
         if let Ok(choice) = select(selector, case, &spectrum) {
-            within(&choice, half, "the known singular values")?;
+            within(&choice, case.shape.full_rank(), "the full rank")?;
         }
     }
     Ok(())
