@@ -1,4 +1,31 @@
-//! Decomposers.
+//! Decomposers: singular values and vectors of weights, eigenpairs of Gram matrices.
+//!
+//! | kind | type | finds | when |
+//! |---|---|---|---|
+//! | `faer` | [`Faer`] | all singular values | the default |
+//! | `randomized` | [`Randomized`] | the leading ones, with a bound on what is missed | large weights, steep spectra, small limits |
+//! | `lapack` | [`Lapack`] | all singular values, by the system's LAPACK | to compare; feature `lapack` |
+//!
+//! ```
+//! use calabi_api::{Decomposer, Rank};
+//! use calabi_svd::Faer;
+//! use ndarray::array;
+//!
+//! let weight = array![[3.0_f32, 0.0, 0.0], [0.0, 4.0, 0.0]];
+//! let decomposition = Faer::default().svd(weight.view(), Rank::ONE)?;
+//! assert_eq!(decomposition.spectrum().values(), [4.0, 3.0]);
+//! assert_eq!(decomposition.basis(Rank::ONE)?.vectors, array![[0.0], [1.0]]);
+//! # Ok::<(), calabi_api::DecomposeError>(())
+//! ```
+//!
+//! # Design
+//!
+//! Every decomposer reads a weight into the same form: finite, scaled by a power of two (which changes no digit), row-major.
+//! Strides and scale therefore change no bit of the result, and weights near the ends of `f32` need no special case.
+//! Each finds the spectrum and the vectors of the *smaller* side, which is what factors need; the larger side is
+//! projected from the weight where somebody asks. All of it runs on the calling thread: layers run side by side, and the
+//! order of sums depends on the shape alone. Numbers inside are `f64`; only what chooses a direction is `f32`.
+
 mod bidiagonal;
 mod decomposed;
 mod eigen;

@@ -130,8 +130,14 @@ impl Randomized {
         let mut steps = 0;
         while steps < self.max_steps.get() {
             let more = self.power_steps.get().min(self.max_steps.get() - steps);
-            (0..more).for_each(|_| subspace.power_step());
-            steps += more;
+            for _ in 0..more {
+                if steps < self.power_steps.get() {
+                    subspace.rough_step();
+                } else {
+                    subspace.fine_step();
+                }
+                steps += 1;
+            }
             let ritz = subspace.ritz().ok_or_else(|| "the projected eigenproblem did not converge".to_owned())?;
             match self.judge(weight, &ritz, limit, &mut noise) {
                 Verdict::Good(above) => return Ok(Found { ritz, steps, above }),

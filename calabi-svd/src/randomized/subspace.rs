@@ -13,6 +13,8 @@ use crate::weight::Weight;
 pub(super) struct Subspace<'a> {
     weight: &'a Weight,
     q: Mat<f64>,
+    /// `A Aᵀ Q`, where it is known already.
+    image: Option<Mat<f64>>,
 }
 
 /// What a subspace captures: the Rayleigh-Ritz pairs of `M = A Aᵀ` on it, and how far they are from invariant.
@@ -30,28 +32,36 @@ impl<'a> Subspace<'a> {
     /// A random subspace of so many dimensions.
     pub(super) fn random(weight: &'a Weight, dimensions: usize, noise: &mut Noise) -> Self {
         let start = noise.matrix(weight.full_rank().get(), dimensions);
-        Self { weight, q: orthonormal(start) }
+        Self { weight, q: orthonormal(start), image: None }
     }
 
-    /// `Q ← orth(A Aᵀ Q)`, products in `f32`: they choose a direction, no result depends on their last digits.
-    pub(super) fn power_step(&mut self) {
+    /// `Q ← orth(A Aᵀ Q)`, products in `f32`: enough while more than 1e-7 of the weight lies outside.
+    pub(super) fn rough_step(&mut self) {
         let wide = self.weight.wide();
         let image = products::product(wide.transpose(), narrowed(self.q.as_ref()).as_ref());
         let back = products::product(wide, image.as_ref());
         self.q = orthonormal(Mat::from_fn(back.nrows(), back.ncols(), |i, j| f64::from(back[(i, j)])));
+        self.image = None;
+    }
+
+    /// `Q ← orth(A Aᵀ Q)` in `f64`; costs nothing after the Ritz pairs.
+    pub(super) fn fine_step(&mut self) {
+        let image = self.image.take().unwrap_or_else(|| self.projections().1);
+        self.q = orthonormal(image);
     }
 
     /// The Ritz pairs, in `f64`; the subspace is turned into them. None where the small eigenproblem does not converge.
     pub(super) fn ritz(&mut self) -> Option<Ritz> {
         let dimensions = self.q.ncols();
         let (captured, image) = self.projections();
-        let mut off = image;
+        let mut off = image.clone();
         products::subtract(off.as_mut(), self.q.as_ref(), captured.as_ref());
         let eigen = Eigen::of(captured, dimensions)?;
         let turn = eigen.leading(dimensions);
         let off = products::product(off.as_ref(), turn.as_ref());
         let residual = products::product(off.transpose(), off.as_ref());
         self.q = products::product(self.q.as_ref(), turn.as_ref());
+        self.image = Some(products::product(image.as_ref(), turn.as_ref()));
         let values = eigen.values().iter().map(|v| v.max(0.0)).collect();
         Some(Ritz { vectors: self.q.clone(), values, residual })
     }

@@ -1,0 +1,59 @@
+//! The accuracy that the docs state, on a matrix whose singular values are known to the last digit.
+
+use calabi_api::{Decomposer, Rank};
+use calabi_svd::{Accuracy, Faer};
+use ndarray::Array2;
+
+/// Sylvester's Hadamard matrix, `H Hᵀ = n I`.
+fn hadamard(n: usize) -> Array2<f64> {
+    Array2::from_shape_fn((n, n), |(i, j)| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 })
+}
+
+/// `H D Hᵀ` with powers of two from 1 to 2^-15 in `D`: its entries are exact in `f32`, its singular values are `64 D`.
+fn known() -> (Array2<f32>, Vec<f64>) {
+    let values: Vec<f64> = (0..64).map(|i| 0.5_f64.powi(i / 4)).collect();
+    let h = hadamard(64);
+    let a = calabi_testing::matrices::rounded(&(&h * &ndarray::aview1(&values)).dot(&h));
+    (a, values.iter().map(|v| 64.0 * v).collect())
+}
+
+/// Errors of the singular values as shares of the largest, with the value as such a share.
+fn errors(decomposer: Faer) -> Vec<(f64, f64)> {
+    let (a, wanted) = known();
+    let decomposition = decomposer.svd(a.view(), Rank::ONE).unwrap();
+    let found = decomposition.spectrum().values();
+    assert_eq!(found.len(), wanted.len());
+    found.iter().zip(&wanted).map(|(found, wanted)| (wanted / 64.0, (found - wanted).abs() / 64.0)).collect()
+}
+
+#[test]
+fn input_accuracy_is_what_the_docs_state() {
+    for (share, error) in errors(Faer::default()) {
+        let allowed = if share >= 1e-3 { 1e-12 } else { 1e-7 };
+        assert!(error <= allowed, "singular value {share:e}: error {error:e}");
+    }
+}
+
+#[test]
+fn full_accuracy_is_what_the_docs_state() {
+    for (share, error) in errors(Faer { accuracy: Accuracy::Full }) {
+        assert!(error <= 1e-13, "singular value {share:e}: error {error:e}");
+    }
+}
+
+/// Zeros cost the Gram route the most: the root of what rounding leaves.
+#[test]
+fn zero_singular_values_stay_below_the_stated_error() {
+    let (m, n) = (300, 200);
+    let a = calabi_testing::matrices::gaussian(m, 20, 1).dot(&calabi_testing::matrices::gaussian(20, n, 2));
+    // Entries rounded to f32 have full rank: a repeated block of rows has not.
+    let block = calabi_testing::matrices::rounded(&a);
+    let a = ndarray::concatenate(ndarray::Axis(0), &[block.view(), block.view()]).unwrap().reversed_axes();
+    let a = a.slice_axis(ndarray::Axis(1), ndarray::Slice::from(..600)).to_owned();
+    let repeated = ndarray::concatenate(ndarray::Axis(0), &[a.view(), a.view()]).unwrap();
+    for (accuracy, allowed) in [(Accuracy::Input, 1e-7), (Accuracy::Full, 1e-13)] {
+        let decomposition = Faer { accuracy }.svd(repeated.view(), Rank::ONE).unwrap();
+        let values = decomposition.spectrum().values();
+        assert!(values[200..].iter().all(|v| *v <= allowed * values[0]), "{accuracy:?}: {:e}", values[200] / values[0]);
+    }
+}
