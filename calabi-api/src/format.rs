@@ -184,6 +184,14 @@ pub enum FormatError {
         /// The value.
         value: f32,
     },
+    /// The model that was asked for does not fit its format.
+    #[error("{problem}")]
+    Limit {
+        /// Which limit, and what would break it.
+        problem: String,
+        /// The way out.
+        help: String,
+    },
     /// The caller broke the contract of the sink or the source.
     #[error("{0}")]
     Misuse(String),
@@ -200,6 +208,19 @@ impl FormatError {
         Self::Malformed { path: path.into(), problem: problem.into(), help: None }
     }
 
+    /// A result that does not fit its format, and the way out.
+    pub fn limit(problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Limit { problem: problem.into(), help: help.into() }
+    }
+
+    /// Factors of 16 bits can overflow where their weight did not.
+    #[must_use]
+    pub fn overflow(layer: &Layer) -> Self {
+        let problem =
+            format!("layer {}: a factor has a number that {} cannot hold", Name::new(&layer.name), layer.dtype);
+        Self::limit(problem, "exclude the layer, or store the model in a wider type")
+    }
+
     /// The same error, with the way out.
     #[must_use]
     pub fn with_help(mut self, way_out: impl Into<String>) -> Self {
@@ -214,6 +235,7 @@ impl FormatError {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Malformed { help, .. } => help.as_deref(),
+            Self::Limit { help, .. } => Some(help),
             Self::NonFinite { .. } => Some("repair the weight, or name its layer in [layers] exclude"),
             Self::Io { .. } | Self::Misuse(_) => None,
         }

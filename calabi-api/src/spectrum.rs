@@ -143,6 +143,7 @@ impl Spectrum {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // small whole numbers are exact
 mod tests {
     use super::*;
 

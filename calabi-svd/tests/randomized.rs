@@ -43,7 +43,7 @@ fn spectra_without_a_gap_are_handed_over() {
 #[test]
 fn large_limits_are_handed_over_at_once() {
     let (found, remark) = decomposed(&rounded(&gaussian(120, 90, 1)), 31);
-    assert_eq!(remark, "limit 31 of 90: exact route taken");
+    assert_eq!(remark, "limit 31 of 90: exact route taken, it is cheaper");
     assert!(found.spectrum().is_complete());
 }
 

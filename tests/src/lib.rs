@@ -1,5 +1,8 @@
 //! What the end-to-end tests share: small models, the program, and a look into what it wrote.
 
+// A test that cannot go on panics: that is its way to fail.
+#![allow(clippy::missing_panics_doc)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +66,8 @@ impl Workplace {
         names
     }
 
-    /// A safetensors file of these weights, all of type `dtype`.
+    /// Writes a safetensors file of these weights, all of type `dtype`.
+    #[allow(clippy::must_use_candidate)] // it is called for what it writes
     pub fn model(&self, name: &str, dtype: Dtype, weights: &[(&str, Array2<f32>)]) -> PathBuf {
         let bytes: Vec<_> = weights.iter().map(|(_, weight)| encode(weight, dtype)).collect();
         let views = weights.iter().zip(&bytes).map(|((name, weight), bytes)| {

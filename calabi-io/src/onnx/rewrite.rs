@@ -73,10 +73,9 @@ pub(crate) fn plan(model: &Model, targets: &[Target<'_>], name: &str, limit: u64
     if outside.layout.length <= limit {
         return Ok(outside);
     }
-    Err(FormatError::Misuse(format!(
-        "{name} would take {} bytes without its large weights, more than the {limit} that protobuf allows",
-        outside.layout.length
-    )))
+    let length = outside.layout.length;
+    let problem = format!("{name} would take {length} bytes without its large weights, and protobuf allows {limit}");
+    Err(FormatError::limit(problem, "export the model in parts"))
 }
 
 struct Rewrite<'m> {

@@ -152,5 +152,5 @@ fn check_range(layer: &Layer, factor: &Array2<f32>) -> Result<(), FormatError> {
     if factor.iter().all(|&value| layer.dtype.rounded(value).is_finite()) {
         return Ok(());
     }
-    Err(FormatError::Misuse(format!("layer {}: a factor has a number that {} cannot hold", layer.name, layer.dtype)))
+    Err(FormatError::overflow(layer))
 }

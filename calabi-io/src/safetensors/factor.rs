@@ -1,7 +1,5 @@
 //! Checks factors against what was declared, and writes them a bounded piece at a time.
 
-use std::path::Path;
-
 use calabi_api::ndarray::{ArrayView2, Axis};
 use calabi_api::{DType, Factors, FormatError, Layer, Name};
 
@@ -60,17 +58,9 @@ fn misuse(layer: &Layer, problem: &str) -> FormatError {
 }
 
 /// Checks that every value is finite once it is stored: `f16` ends at 65504.
-pub(super) fn check_storable(
-    path: &Path,
-    tensor: &str,
-    dtype: DType,
-    values: &ArrayView2<'_, f32>,
-) -> Result<(), FormatError> {
-    let beyond = values.indexed_iter().find(|&(_, &value)| !dtype.rounded(value).is_finite());
-    beyond.map_or(Ok(()), |((row, col), &value)| {
-        let (path, tensor, value) = (path.to_owned(), Name::new(tensor), dtype.rounded(value));
-        Err(FormatError::NonFinite { path, tensor, row, col, value })
-    })
+pub(super) fn check_storable(layer: &Layer, values: &ArrayView2<'_, f32>) -> Result<(), FormatError> {
+    let storable = values.iter().all(|&value| layer.dtype.rounded(value).is_finite());
+    storable.then_some(()).ok_or_else(|| FormatError::overflow(layer))
 }
 
 /// Writes a matrix row by row from `place` on.

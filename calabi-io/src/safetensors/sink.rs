@@ -72,9 +72,8 @@ impl Sink {
             return Ok(());
         }
         let input = self.model.path.display();
-        Err(FormatError::Misuse(format!(
-            "{input} is a single file and cannot become {files} shards: give its folder as the input, or no shard size"
-        )))
+        let problem = format!("{input} is a single file and cannot become {files} shards");
+        Err(FormatError::limit(problem, "give its folder as the input, or leave shard_size out"))
     }
 
     /// Creates a file, writes its header and notes where its factors go.
@@ -183,11 +182,8 @@ impl LayerSink for Sink {
             return Err(FormatError::Misuse(format!("the factors of {name} were written before")));
         }
         let matrices = factor::matrices(layer, declared.rank, declared.bias, factors)?;
-        for Matrix { part, values } in &matrices {
-            let output = declared.targets.get(part).and_then(|&(file, _)| self.files.get(file));
-            if let Some(file) = output {
-                factor::check_storable(file.output.path(), &part.of(&layer.name), layer.dtype, values)?;
-            }
+        for matrix in &matrices {
+            factor::check_storable(layer, &matrix.values)?;
         }
         for Matrix { part, values } in &matrices {
             if let Some((file, place)) = declared.targets.get(part).and_then(|&(f, p)| Some((self.files.get(f)?, p))) {

@@ -143,7 +143,7 @@ fn a_single_file_cannot_become_shards() {
     let mut options = WriteOptions::default();
     options.shard_size = Some(300);
     let error = source.create(&place.path("out"), &[], &options).err().unwrap();
-    assert!(matches!(&error, FormatError::Misuse(problem) if problem.contains("2 shards")), "{error}");
+    assert!(matches!(&error, FormatError::Limit { problem, .. } if problem.contains("2 shards")), "{error}");
     options.shard_size = Some(3000);
     assert!(source.create(&place.path("out"), &[], &options).is_ok());
 }
