@@ -23,7 +23,7 @@ use crate::weight::Weight;
 ///
 /// # Memory
 /// One copy of the weight (`4mn` bytes, from which the larger side's vectors are made), and for `s = min(m, n)`: `input`
-/// takes `32 s²` bytes while it works and `16 s²` after, `full` a copy of the weight in `f64` and `48 s²`.
+/// takes `32 s²` bytes while it works and `16 s²` after, `full` a copy of the weight in `f64` and `40 s²`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(crate = "calabi_api::schemars")]

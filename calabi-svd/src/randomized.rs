@@ -52,7 +52,7 @@ const LANCZOS: [usize; 4] = [12, 20, 32, 48];
 /// is indefinite.
 ///
 /// # Memory
-/// A copy of the weight, and 8 `r` numbers for each row and column, `r` being the limit.
+/// A copy of the weight, and some `80 (m + n)(limit + oversampling)` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(crate = "calabi_api::schemars")]
