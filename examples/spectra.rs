@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // The rule does not matter for spectra, and no output is written.
     let pipeline = Pipeline::new(model, "unused", Fixed { rank: Rank::ONE });
-    let (plan, spectra) = calabi::spectra(&pipeline, &RunOptions::default(), &Silent)?;
+    let (plan, spectra) = calabi::spectra(&pipeline, &RunOptions::default(), true, &Silent)?;
     for (planned, spectrum) in plan.layers.iter().zip(&spectra) {
         let Some(spectrum) = spectrum else { continue };
         let layer = &planned.layer;

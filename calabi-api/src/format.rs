@@ -39,6 +39,11 @@ pub trait LayerSource: Debug + Send + Sync {
     /// Where the file cannot be read or holds a number that is not finite; the error names the tensor.
     fn read(&self, layer: &Layer) -> Result<Array2<f32>, FormatError>;
 
+    /// The files beside `path` that a model written there may need: checked before any work.
+    fn side_files(&self, _path: &Path) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Begins a copy of the model at `path` in which these layers are factorized.
     ///
     /// Every replacement is declared first: headers need lengths before data. `path` does not exist; its folder does.

@@ -42,6 +42,7 @@ pub struct Plugin<T: ?Sized> {
     kind: &'static str,
     summary: &'static str,
     origin: &'static str,
+    shares_budget: bool,
     schema: fn(&mut SchemaGenerator) -> Schema,
     build: Build<T>,
 }
@@ -74,7 +75,14 @@ impl<T: ?Sized> Plugin<T> {
         summary: &'static str,
         build: fn(Settings<'_>) -> Result<Box<T>, ConfigError>,
     ) -> Self {
-        Self { kind, summary, origin: "", schema: |generator| S::json_schema(generator), build: Build::From(build) }
+        Self {
+            kind,
+            summary,
+            origin: "",
+            shares_budget: false,
+            schema: |generator| S::json_schema(generator),
+            build: Build::From(build),
+        }
     }
 
     /// A plugin that is known, but not in this program; `way_out` says how to get it.
@@ -84,6 +92,7 @@ impl<T: ?Sized> Plugin<T> {
             kind,
             summary,
             origin: "",
+            shares_budget: false,
             schema: |generator| S::json_schema(generator),
             build: Build::Unavailable(way_out),
         }
@@ -93,7 +102,14 @@ impl<T: ?Sized> Plugin<T> {
     #[doc(hidden)]
     #[must_use]
     pub const fn from(self, origin: &'static str) -> Self {
-        Self { kind: self.kind, summary: self.summary, origin, schema: self.schema, build: self.build }
+        Self {
+            origin,
+            kind: self.kind,
+            summary: self.summary,
+            shares_budget: self.shares_budget,
+            schema: self.schema,
+            build: self.build,
+        }
     }
 
     /// The name by which the pipeline file knows it.
@@ -158,7 +174,16 @@ impl Plugin<RankRule> {
         kind: &'static str,
         summary: &'static str,
     ) -> Self {
-        Self::new::<S>(kind, summary, |settings| Ok(Box::new(RankRule::Allocator(Box::new(settings.parse::<S>()?)))))
+        let plugin = Self::new::<S>(kind, summary, |settings| {
+            Ok(Box::new(RankRule::Allocator(Box::new(settings.parse::<S>()?))))
+        });
+        Self { shares_budget: true, ..plugin }
+    }
+
+    /// Whether it is an allocator: those stand in `[rank]` alone.
+    #[must_use]
+    pub fn shares_budget(&self) -> bool {
+        self.shares_budget
     }
 }
 

@@ -21,6 +21,11 @@ pub trait RankSelector: Debug + Send + Sync {
     /// Where the layer cannot be judged; the message says what would help.
     fn select(&self, layer: &LayerSpectrum<'_>) -> Result<Choice, SelectError>;
 
+    /// The choice for every layer of this shape, where the spectrum does not matter: a plan then needs no weights.
+    fn without_spectrum(&self, _shape: Shape) -> Option<Choice> {
+        None
+    }
+
     /// A rank that [`select`](Self::select) never exceeds, so that a partial decomposer may stop early.
     fn limit(&self, shape: Shape) -> Rank {
         shape.full_rank()

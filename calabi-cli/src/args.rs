@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use calabi::Assignment;
@@ -46,8 +45,8 @@ pub(crate) struct PipelineArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WorkArgs {
     /// Threads to work on [default: one per processor].
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
     /// A line for every layer on stderr, also on a terminal.
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -72,6 +71,9 @@ pub(crate) struct RunArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
+    /// Replace files that exist.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Write the plan to this file, to be edited and run.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

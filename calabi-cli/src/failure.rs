@@ -7,6 +7,8 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use calabi::api::ConfigError;
 use calabi::{Error, PipelineError, Source};
 
+use crate::print;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -47,14 +49,11 @@ impl Failure {
         match self {
             Self::ClosedStdout => ExitCode::SUCCESS,
             Self::File(problem) => {
-                anstream::eprintln!(
-                    "{}",
-                    Renderer::styled().render(&[Group::with_title(Level::ERROR.primary_title(problem))])
-                );
+                print::note(Renderer::styled().render(&[Group::with_title(Level::ERROR.primary_title(problem))]));
                 ExitCode::from(1)
             }
             Self::Engine(failure) => {
-                anstream::eprintln!("{}", render(&failure.error, failure.source.as_ref()));
+                print::note(render(&failure.error, failure.source.as_ref()));
                 ExitCode::from(code(&failure.error))
             }
         }

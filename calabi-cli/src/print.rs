@@ -1,8 +1,13 @@
 //! Writes data to stdout; a reader that went away is no failure.
 
+use std::fmt::Display;
+use std::fs;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
+use calabi::Target;
+use calabi::api::ConfigError;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -22,14 +27,38 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     text(&to_json(value)?)
 }
 
-/// Writes a value to a file as JSON.
-pub(crate) fn json_file(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
-    file(path, &to_json(value)?)
+/// A line on stderr; where nobody can read it, nothing is lost.
+pub(crate) fn note(line: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{line}");
 }
 
-/// Writes a text to a file.
-pub(crate) fn file(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| Failure::File(format!("cannot write {}: {error}", path.display())))
+/// A file that will be written, its place checked before any work.
+pub(crate) struct FileTarget(PathBuf);
+
+impl FileTarget {
+    /// Checks the place: nothing that is `taken` stands there, and what exists is replaced only when told to.
+    pub(crate) fn check(path: &Path, taken: &[PathBuf], force: bool) -> Result<Self, ConfigError> {
+        Ok(Self(Target { path, span: None, taken, force }.check_file()?))
+    }
+
+    /// Writes a value as JSON.
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        self.text(&to_json(value)?)
+    }
+
+    /// Writes a text, whole or not at all.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        let write = || {
+            let folder = self.0.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(folder)?;
+            let readable = fs::Permissions::from_mode(0o644);
+            let mut file = tempfile::Builder::new().prefix(".calabi-").permissions(readable).tempfile_in(folder)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&self.0).map(drop).map_err(|error| error.error)
+        };
+        write().map_err(|error| Failure::File(format!("cannot write {}: {error}", self.0.display())))
+    }
 }
 
 fn to_json(value: &impl Serialize) -> Result<String, Failure> {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use calabi::{Observer, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::print;
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Shows a run as it goes.
@@ -67,7 +69,7 @@ impl Observer for Progress {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if self.lines && !name.is_empty() {
             let steps = self.steps.load(Ordering::Relaxed);
-            anstream::eprintln!("{} {done}/{steps} {}", verb(stage), name.escape_debug());
+            print::note(format_args!("{} {done}/{steps} {}", verb(stage), name.escape_debug()));
         }
         self.with_bar(|bar| bar.inc(1));
     }

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calabi_api::{
@@ -154,6 +154,13 @@ impl LayerSource for Source {
         let weight = if site.transposed { weight.t().as_standard_layout().into_owned() } else { weight };
         FormatError::check_finite(self.model.input.path(), self.model.structure.text(tensor.name), &weight)?;
         Ok(weight)
+    }
+
+    fn side_files(&self, path: &Path) -> Vec<PathBuf> {
+        // Factors at full rank take more room than their weight.
+        let stored = !self.model.files.is_empty() || self.model.input.len() > rewrite::LIMIT / 4;
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|_| stored);
+        name.map(|name| vec![path.with_file_name(store::data_file(name))]).unwrap_or_default()
     }
 
     fn create(

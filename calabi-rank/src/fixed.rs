@@ -4,7 +4,7 @@ use calabi_api::{Choice, LayerSpectrum, Plugin, Rank, RankSelector, SelectError,
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::layer::{full, known, zero};
+use crate::layer::{known, zero};
 
 /// This rank, taken literally: no rank multiple rounds it. A smaller layer gets its full rank.
 ///
@@ -21,14 +21,24 @@ impl RankSelector for Fixed {
         if let Some(choice) = zero(layer) {
             return Ok(choice);
         }
-        let rank = self.limit(layer.shape());
-        known(layer, rank.get())?;
-        let because = if rank == self.rank { "fixed".to_owned() } else { format!("fixed: full rank {}", full(layer)) };
-        Ok(Choice::exactly(rank, because))
+        known(layer, self.limit(layer.shape()).get())?;
+        Ok(self.choice(layer.shape()))
+    }
+
+    fn without_spectrum(&self, shape: Shape) -> Option<Choice> {
+        Some(self.choice(shape))
     }
 
     fn limit(&self, shape: Shape) -> Rank {
         self.rank.min(shape.full_rank())
+    }
+}
+
+impl Fixed {
+    fn choice(self, shape: Shape) -> Choice {
+        let rank = self.limit(shape);
+        let because = if rank == self.rank { "fixed".to_owned() } else { format!("fixed: full rank {rank}") };
+        Choice::exactly(rank, because)
     }
 }
 

@@ -5,7 +5,7 @@ use calabi_api::{Choice, LayerSpectrum, Plugin, Rank, RankSelector, SelectError,
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::layer::{full, known, percent, zero};
+use crate::layer::{known, percent, zero};
 
 /// The rank `⌈keep · min(m, n)⌉`: a share of the *dimensions*, which is not the share of the parameters that is left.
 ///
@@ -24,9 +24,12 @@ impl RankSelector for Fraction {
         if let Some(choice) = zero(layer) {
             return Ok(choice);
         }
-        let rank = self.limit(layer.shape());
-        known(layer, rank.get())?;
-        Ok(Choice::at_most(rank, self.because(layer, rank)))
+        known(layer, self.limit(layer.shape()).get())?;
+        Ok(self.choice(layer.shape()))
+    }
+
+    fn without_spectrum(&self, shape: Shape) -> Option<Choice> {
+        Some(self.choice(shape))
     }
 
     fn limit(&self, shape: Shape) -> Rank {
@@ -35,11 +38,16 @@ impl RankSelector for Fraction {
 }
 
 impl Fraction {
-    fn because(self, layer: &LayerSpectrum<'_>, rank: Rank) -> String {
+    fn choice(self, shape: Shape) -> Choice {
+        let rank = self.limit(shape);
+        Choice::at_most(rank, self.because(shape, rank))
+    }
+
+    fn because(self, shape: Shape, rank: Rank) -> String {
         let share = self.share_in_words();
-        let break_even = layer.shape().break_even();
+        let break_even = shape.break_even();
         let place = match rank.get() {
-            rank if rank == full(layer) || rank < break_even => return share,
+            rank if rank == shape.full_rank().get() || rank < break_even => return share,
             rank if rank == break_even => "at",
             _ => "past",
         };

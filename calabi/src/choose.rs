@@ -2,7 +2,7 @@
 
 use calabi_api::{
     Allocation, Choice, Cost, Kept, Layer, LayerOptions, LayerSource, LayerSpectrum, Name, Rank, RankAllocator,
-    RankRule, Rounding, SelectError, Spectrum,
+    RankRule, RankSelector, Rounding, SelectError, Spectrum,
 };
 
 use crate::decompose::read_again;
@@ -129,6 +129,20 @@ pub(crate) fn select(
     layer: &Layer,
     spectrum: &LayerSpectrum<'_>,
 ) -> Result<Option<Choice>, Error> {
+    ask_selector(pipeline, rule, layer, |selector| selector.select(spectrum).map(Some))
+}
+
+/// The choice of a selector that needs no spectrum.
+pub(crate) fn choose_by_shape(pipeline: &Pipeline, rule: Rule, layer: &Layer) -> Result<Option<Choice>, Error> {
+    ask_selector(pipeline, rule, layer, |selector| Ok(selector.without_spectrum(layer.shape)))
+}
+
+fn ask_selector(
+    pipeline: &Pipeline,
+    rule: Rule,
+    layer: &Layer,
+    ask: impl FnOnce(&dyn RankSelector) -> Result<Option<Choice>, SelectError>,
+) -> Result<Option<Choice>, Error> {
     let (selector, span) = match (rule, &pipeline.rank.value) {
         (Rule::Override(number), _) => match pipeline.overrides.get(number) {
             Some(chosen) => (&chosen.rank.value, &chosen.rank.span),
@@ -137,8 +151,9 @@ pub(crate) fn select(
         (Rule::Main, RankRule::Selector(selector)) => (selector, &pipeline.rank.span),
         (Rule::Main, RankRule::Allocator(_)) => return Ok(None),
     };
-    let choice = selector.select(spectrum).and_then(|choice| settle(choice, layer, &pipeline.layers));
-    choice.map(Some).map_err(|source| Error::Select {
+    let settled =
+        ask(&**selector).and_then(|choice| choice.map(|choice| settle(choice, layer, &pipeline.layers)).transpose());
+    settled.map_err(|source| Error::Select {
         layer: Some(Name::new(&layer.name).to_string()),
         source,
         span: span.clone(),

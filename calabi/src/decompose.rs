@@ -44,11 +44,13 @@ pub(crate) fn input_error(pipeline: &Pipeline, source: calabi_api::FormatError) 
 
 /// Decomposes the layers that take part, and decides about those that a selector decides about.
 ///
-/// Without a store only spectra are wanted: then layers that are decided already are decomposed too.
+/// Without a store only spectra are wanted, whole ones where `whole` says so: then layers that are decided already are
+/// decomposed too.
 pub(crate) fn decompose(
     context: &Context<'_>,
     plan: &mut Plan,
     store: Option<&Store>,
+    whole: bool,
 ) -> Result<Vec<Option<Decomposed>>, Error> {
     let wanted =
         |planned: &PlannedLayer| planned.is_selected() && (store.is_none() || planned.kept() != Some(Kept::Dense));
@@ -62,7 +64,7 @@ pub(crate) fn decompose(
                 return Ok((planned.decision.clone(), None));
             }
             context.go_on()?;
-            let result = one_layer(context, index, planned, store)?;
+            let result = one_layer(context, index, planned, store, whole)?;
             context.observer.step(Stage::Decompose, &planned.layer.name);
             Ok(result)
         })
@@ -80,11 +82,12 @@ fn one_layer(
     index: usize,
     planned: &PlannedLayer,
     store: Option<&Store>,
+    whole: bool,
 ) -> Result<(Decision, Option<Decomposed>), Error> {
     let started = Instant::now();
     let layer = &planned.layer;
     let weight = context.read(layer)?;
-    let limit = limit(context.pipeline, planned);
+    let limit = if whole { layer.shape.full_rank() } else { limit(context.pipeline, planned) };
     let decomposition = match context.pipeline.decomposer.svd(weight.view(), limit) {
         Ok(decomposition) => decomposition,
         Err(error) => return failed(context, layer, error),

@@ -109,6 +109,10 @@ impl Error {
     /// Whether the settings are at fault.
     #[must_use]
     pub fn refuses_settings(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Select { .. })
+        match self {
+            Self::Config(_) | Self::Select { .. } => true,
+            Self::Verify { source, .. } => matches!(source, RunError::Input { .. } | RunError::Data { .. }),
+            _ => false,
+        }
     }
 }

@@ -36,6 +36,7 @@ mod staging;
 mod store;
 mod substitute;
 mod survey;
+mod target;
 mod verify;
 
 pub use calabi_api as api;
@@ -59,4 +60,5 @@ pub use report::{Change, LayerReport, Outcome, Report};
 pub use run::{RunOptions, open_model, plan, plan_with, run, spectra};
 pub use sited::Sited;
 pub use size::ByteSize;
+pub use target::Target;
 pub use verify::{GateReport, OutputReport, VerifyReport};

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use calabi_api::{ConfigError, Kept, Rank};
+use calabi_api::{Choice, ConfigError, Kept, Name, Rank};
 use serde::{Deserialize, Serialize};
 
+use crate::choose::settle;
 use crate::{Decision, Error, Pipeline, PipelineError, Plan, Sited, Source, plan};
 
 /// The version of the layout of plan files.
@@ -31,6 +32,9 @@ struct Entry {
     name: String,
     shape: [usize; 2],
     rank: RankEntry,
+    /// The rank that `because` speaks of: another one is the editor's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chosen: Option<RankEntry>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     because: String,
 }
@@ -62,7 +66,8 @@ impl Plan {
                 Decision::Chosen { kept: Kept::Rank(rank), because } => (RankEntry::Rank(*rank), because.clone()),
             };
             let shape = [planned.layer.shape.rows(), planned.layer.shape.cols()];
-            Entry { name: planned.layer.name.clone(), shape, rank, because }
+            let chosen = (!because.is_empty()).then_some(rank);
+            Entry { name: planned.layer.name.clone(), shape, rank, chosen, because }
         });
         let file = PlanFile { version: VERSION, layer: layer.collect() };
         let mut text = HEADER.to_owned();
@@ -78,12 +83,27 @@ impl Plan {
     pub fn load(path: &Path, pipeline: &Pipeline) -> Result<Self, PipelineError> {
         let mut plan = plan(pipeline)
             .map_err(|error| PipelineError { error: Box::new(error), source: pipeline.source.clone() })?;
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
         let source = Source { name: path.display().to_string(), text };
         match plan.apply(&source.text) {
-            Ok(()) => Ok(plan),
+            Ok(()) => {
+                plan.settle(pipeline)?;
+                Ok(plan)
+            }
             Err(error) => Err(PipelineError { error: Box::new(error.into()), source: Some(source) }),
         }
+    }
+
+    /// Applies the break-even rule to the ranks of a plan file, which are taken literally otherwise.
+    fn settle(&mut self, pipeline: &Pipeline) -> Result<(), Error> {
+        for planned in &mut self.layers {
+            if let Decision::Chosen { kept: Kept::Rank(rank), because } = &planned.decision {
+                let choice = Choice::exactly(*rank, because.clone());
+                let settled = settle(choice, &planned.layer, &pipeline.layers);
+                planned.decision = settled.map_err(|source| Error::Select { layer: None, source, span: None })?.into();
+            }
+        }
+        Ok(())
     }
 
     /// Takes the decisions of a plan file over.
@@ -104,7 +124,9 @@ impl Plan {
         for entry in file.layer {
             let index = self.place(&entry.value).map_err(|error| error.at(entry.span.clone()))?;
             if std::mem::replace(&mut decided[index], true) {
-                return Err(ConfigError::new(format!("layer {} is planned twice", entry.value.name)).at(entry.span));
+                return Err(
+                    ConfigError::new(format!("layer {} is planned twice", Name::new(&entry.value.name))).at(entry.span)
+                );
             }
             if let Some(decision) = decision(entry.value) {
                 self.layers[index].decision = decision;
@@ -114,34 +136,47 @@ impl Plan {
         }
         match self.layers.iter().zip(decided).find(|(_, decided)| !decided) {
             None => Ok(()),
-            Some((missing, _)) => Err(ConfigError::new(format!("the plan leaves out layer {}", missing.layer.name))
-                .with_help("write rank = \"dense\" for a layer that stays as it is")),
+            Some((missing, _)) => {
+                Err(ConfigError::new(format!("the plan leaves out layer {}", Name::new(&missing.layer.name)))
+                    .with_help("write rank = \"dense\" for a layer that stays as it is"))
+            }
         }
     }
 
     /// The layer that an entry is about, if the entry can be meant for it.
     fn place(&self, entry: &Entry) -> Result<usize, ConfigError> {
         let Some(index) = self.layers.iter().position(|planned| planned.layer.name == entry.name) else {
-            return Err(ConfigError::new(format!("the model has no layer {}", entry.name))
+            return Err(ConfigError::new(format!("the model has no layer {}", Name::new(&entry.name)))
                 .with_help("the plan was made for another model: make it again with `calabi-cli plan`"));
         };
         let shape = self.layers[index].layer.shape;
         if entry.shape != [shape.rows(), shape.cols()] {
-            return Err(ConfigError::new(format!("layer {} is {shape}, not {:?}", entry.name, entry.shape))
-                .with_help("the plan was made for another model: make it again with `calabi-cli plan`"));
+            return Err(ConfigError::new(format!(
+                "layer {} is {shape}, not {:?}",
+                Name::new(&entry.name),
+                entry.shape
+            ))
+            .with_help("the plan was made for another model: make it again with `calabi-cli plan`"));
         }
         match entry.rank {
-            RankEntry::Rank(rank) if rank > shape.full_rank() => {
-                Err(ConfigError::new(format!("layer {} has no rank above {}", entry.name, shape.full_rank())))
-            }
+            RankEntry::Rank(rank) if rank > shape.full_rank() => Err(ConfigError::new(format!(
+                "layer {} has no rank above {}",
+                Name::new(&entry.name),
+                shape.full_rank()
+            ))),
             _ => Ok(index),
         }
     }
 }
 
+fn unreadable(path: &Path, error: &std::io::Error) -> PipelineError {
+    let error = ConfigError::new(format!("the plan {} cannot be read: {error}", path.display()));
+    Error::from(error.with_help("`calabi-cli plan PIPELINE -o FILE` writes one")).into()
+}
+
 /// What an entry decides; nothing where it leaves that to the pipeline.
 fn decision(entry: Entry) -> Option<Decision> {
-    let because = if entry.because.is_empty() { "the plan".to_owned() } else { entry.because };
+    let because = if entry.chosen == Some(entry.rank) { entry.because } else { "the plan".to_owned() };
     match entry.rank {
         RankEntry::Word(Word::Open) => None,
         RankEntry::Word(Word::Skip) => Some(Decision::Skipped { why: because }),

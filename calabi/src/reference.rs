@@ -41,12 +41,13 @@ pub struct SettingEntry {
     pub description: String,
 }
 
-/// Every plugin of this program, by registry and kind.
+/// Every section and plugin of this program, by registry and kind.
 ///
 /// # Errors
 /// Where two plugins clash.
 pub fn catalogue() -> Result<Vec<PluginEntry>, ConfigError> {
-    let mut entries = of_registry::<RankRule>()?;
+    let mut entries = sections();
+    entries.extend(of_registry::<RankRule>()?);
     entries.extend(of_registry::<dyn Decomposer>()?);
     entries.extend(of_registry::<dyn LayerFormat>()?);
     entries.extend(of_registry::<dyn Runtime>()?);
@@ -166,7 +167,7 @@ pub fn reference() -> Result<String, ConfigError> {
          keeps it true.\n",
     );
     let mut noun = "";
-    for entry in sections().into_iter().chain(catalogue()?) {
+    for entry in catalogue()? {
         if noun != entry.noun {
             noun = entry.noun;
             let _ = write!(page, "\n## {}\n", heading(noun));

@@ -134,10 +134,10 @@ impl Report {
     fn little_removed(&self) -> Option<String> {
         const LITTLE: f64 = 0.05;
         let removed = 100.0 * self.removed();
-        (removed < 100.0 * LITTLE).then(|| {
+        (0.0..100.0 * LITTLE).contains(&removed).then(|| {
             format!(
-                "only {removed:.1} % of the parameters were removed: the spectra are too flat for this rule, or too few layers \
-                 take part. Share a budget instead: --set rank.kind=budget --set rank.keep=0.8 (`calabi-cli plan` shows what \
+                "only {removed:.1} % of the parameters were removed: the spectra are too flat for this rule, or few layers take \
+                 part. Share a budget instead: --set rank.kind=budget --set rank.keep=0.8 (`calabi-cli plan` shows what \
                  each layer does)"
             )
         })

@@ -7,7 +7,7 @@ use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings,
 
 use crate::choose::{allocate, select};
 use crate::decompose::{Context, Decomposed, decompose, input_error, read_again};
-use crate::staging::Staging;
+use crate::staging::{Places, Staging};
 use crate::store::Store;
 use crate::substitute::substitute;
 use crate::survey::survey;
@@ -36,16 +36,17 @@ pub fn run(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -
 
 fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -> Result<Report, Error> {
     let started = Instant::now();
-    let (format, source) = open(pipeline)?;
+    let source = open(pipeline)?;
     let context = Context { pipeline, source: &*source, observer };
     let mut plan = match &options.plan {
         Some(plan) => plan.clone(),
         None => survey(pipeline, &*source)?,
     };
-    let staging = Staging::beside(pipeline, &*format, options.force)?;
+    let places = Places::check(pipeline, &*source, options.force)?;
     let verifier = Verifier::new(pipeline)?;
+    let staging = Staging::beside(places)?;
     let store = Store::new(staging.work());
-    let decomposed = decompose(&context, &mut plan, Some(&store))?;
+    let decomposed = decompose(&context, &mut plan, Some(&store), false)?;
     allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
     let (written, substituted) = substitute(&context, &plan, &store, &staging)?;
     let mut report = Report::new(pipeline, plan, &decomposed, &substituted, &written);
@@ -65,27 +66,30 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
 /// # Errors
 /// As [`run`], without anything being decomposed or written.
 pub fn plan(pipeline: &Pipeline) -> Result<Plan, Error> {
-    let (_, source) = open(pipeline)?;
-    Ok(survey(pipeline, &*source)?)
+    let source = open(pipeline)?;
+    survey(pipeline, &*source)
 }
 
 /// The plan with every rank chosen, and the spectra of the layers that take part (none where a layer does not).
+///
+/// With `whole` every singular value is computed, also where the rule and a partial decomposer could do with fewer.
 ///
 /// # Errors
 /// As [`run`], without anything being written.
 pub fn spectra(
     pipeline: &Pipeline,
     options: &RunOptions,
+    whole: bool,
     observer: &dyn Observer,
 ) -> Result<(Plan, Vec<Option<Spectrum>>), Error> {
-    let (_, source) = open(pipeline)?;
+    let source = open(pipeline)?;
     let context = Context { pipeline, source: &*source, observer };
     let mut plan = match &options.plan {
         Some(plan) => plan.clone(),
         None => survey(pipeline, &*source)?,
     };
     let decomposed = on_threads(options.threads, || {
-        let decomposed = decompose(&context, &mut plan, None)?;
+        let decomposed = decompose(&context, &mut plan, None, whole)?;
         allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
         Ok(decomposed)
     })?;
@@ -97,7 +101,7 @@ pub fn spectra(
 /// # Errors
 /// As [`spectra`].
 pub fn plan_with(pipeline: &Pipeline, spectra: &[Option<Spectrum>]) -> Result<Plan, Error> {
-    let (_, source) = open(pipeline)?;
+    let source = open(pipeline)?;
     let mut plan = survey(pipeline, &*source)?;
     for (planned, spectrum) in plan.layers.iter_mut().zip(spectra) {
         if let (Decision::Open, Some(spectrum)) = (&planned.decision, spectrum) {
@@ -126,21 +130,26 @@ pub fn open_model(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerSource
     format.open(path).map_err(|source| Error::Input { source, span: None })
 }
 
-/// A format, and a model that it opened.
-type Opened = (Box<dyn LayerFormat>, Box<dyn LayerSource>);
-
-fn open(pipeline: &Pipeline) -> Result<Opened, Error> {
+fn open(pipeline: &Pipeline) -> Result<Box<dyn LayerSource>, Error> {
     let model = &pipeline.model;
+    if !model.input.exists() {
+        let error = ConfigError::new(format!("the model {} is not there", model.input.display()));
+        return Err(error.with_help("paths are relative to the pipeline file").at(model.input.span.clone()).into());
+    }
+    if let Some(size) = &model.shard_size
+        && !model.input.is_dir()
+    {
+        let error = ConfigError::new("shard_size is for checkpoint folders, and the input is a single file");
+        return Err(error.with_help("leave it out").at(size.span.clone()).into());
+    }
     let format = format_of(&model.input, model.format.as_deref().map(String::as_str))
         .map_err(|error| error.at(model.input.span.clone()))?;
-    let source = format.open(&model.input).map_err(|source| input_error(pipeline, source))?;
-    Ok((format, source))
+    format.open(&model.input).map_err(|source| input_error(pipeline, source))
 }
 
 fn format_of(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerFormat>, ConfigError> {
     if !path.exists() {
-        return Err(ConfigError::new(format!("the model {} is not there", path.display()))
-            .with_help("paths are relative to the pipeline file"));
+        return Err(ConfigError::new(format!("the model {} is not there", path.display())));
     }
     if let Some(kind) = kind {
         return registry::find::<dyn LayerFormat>(kind)?.build(Settings::empty());

@@ -1,14 +1,16 @@
 //! Outputs appear whole or not at all: written into a folder beside the target, then renamed into place.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use calabi_api::{ConfigError, LayerFormat};
+use calabi_api::{ConfigError, LayerSource};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
-use crate::{Error, Pipeline, Sited};
+use crate::target::Target;
+use crate::{Error, Pipeline};
 
 /// A folder beside the output, gone when the run ends, however it ends.
 #[derive(Debug)]
@@ -17,23 +19,63 @@ pub(crate) struct Staging {
     /// Held while the run lives: the folder of a dead run is recognised by its free lock.
     _lock: File,
     target: PathBuf,
+    failed: PathBuf,
+}
+
+/// Where the files of a run go, checked before any work.
+#[derive(Debug)]
+pub(crate) struct Places {
+    output: PathBuf,
+    failed: PathBuf,
+}
+
+impl Places {
+    /// Checks the output, the files beside it, and where a result goes that fails its gates.
+    pub(crate) fn check(pipeline: &Pipeline, source: &dyn LayerSource, force: bool) -> Result<Self, ConfigError> {
+        let (input, output) = (&pipeline.model.input.value, &pipeline.model.output);
+        let mut taken = vec![input.clone()];
+        taken.extend(source.totals().files);
+        // What the new model will have too, and the files that any checkpoint may have.
+        let ours = |name: &OsStr| {
+            let name = name.as_encoded_bytes();
+            input.join(OsStr::from_bytes(name)).exists()
+                || name == b"config.json"
+                || name.ends_with(b".safetensors")
+                || name.ends_with(b".safetensors.index.json")
+        };
+        let target = Target { path: &output.value, span: output.span.clone(), taken: &taken, force };
+        let place = target.check_folder(ours)?;
+        for side in source.side_files(&place) {
+            Target { path: &side, ..target.clone() }.check_file()?;
+        }
+        let failed = with_suffix(&place, ".failed");
+        if pipeline.verify.is_some() {
+            let ours_or_data = |name: &OsStr| {
+                ours(name)
+                    || place
+                        .file_name()
+                        .is_some_and(|main| name.as_encoded_bytes().starts_with(main.as_encoded_bytes()))
+            };
+            Target { path: &failed, ..target.clone() }.check_folder(ours_or_data)?;
+        }
+        Ok(Self { output: place, failed })
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
 }
 
 impl Staging {
-    /// Refuses targets that must not be written, clears what dead runs left, and makes the folder.
-    pub(crate) fn beside(pipeline: &Pipeline, format: &dyn LayerFormat, force: bool) -> Result<Self, Error> {
-        let output = &pipeline.model.output;
-        let name = output.file_name().ok_or_else(|| {
-            Error::from(refuse(output, "is no name for an output").with_help("name a file or a folder"))
-        })?;
-        check_target(pipeline, format, force)?;
-        let parent = match output.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+    /// Clears what dead runs left, and makes the folder beside the output.
+    pub(crate) fn beside(places: Places) -> Result<Self, Error> {
+        let Places { output: target, failed } = places;
+        let parent = target.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
         let mut prefix = OsString::from(".");
-        prefix.push(name);
+        prefix.push(target.file_name().unwrap_or_default());
         prefix.push(".calabi-");
         clear_leftovers(parent, &prefix);
         let folder = tempfile::Builder::new()
@@ -47,7 +89,7 @@ impl Staging {
             let path = folder.path().join(sub);
             fs::create_dir(&path).map_err(|e| Error::io("create", path, e))?;
         }
-        Ok(Self { folder, _lock: lock, target: parent.join(name) })
+        Ok(Self { folder, _lock: lock, target, failed })
     }
 
     /// Where the new model is written.
@@ -78,62 +120,18 @@ impl Staging {
 
     /// Puts what was written beside its place, marked as failed: a model of several files as a folder of them.
     pub(crate) fn publish_as_failed(self, written: &[PathBuf]) -> Result<PathBuf, Error> {
-        let mut name = self.target.file_name().unwrap_or_default().to_owned();
-        name.push(".failed");
-        let target = self.target.with_file_name(name);
         match written {
-            [one] => move_into_place(one, &target, true)?,
-            _ => move_into_place(&self.folder.path().join("out"), &target, true)?,
+            [one] => move_into_place(one, &self.failed, true)?,
+            _ => move_into_place(&self.folder.path().join("out"), &self.failed, true)?,
         }
-        sync_folder_of(&target)?;
-        Ok(target)
+        sync_folder_of(&self.failed)?;
+        Ok(self.failed)
     }
 }
 
 fn sync_folder_of(path: &Path) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("write", folder, e))
-}
-
-fn refuse(path: &Sited<PathBuf>, problem: &str) -> ConfigError {
-    ConfigError::new(format!("{} {problem}", path.display())).at(path.span.clone())
-}
-
-fn check_target(pipeline: &Pipeline, format: &dyn LayerFormat, force: bool) -> Result<(), ConfigError> {
-    let (input, output) = (&pipeline.model.input, &pipeline.model.output);
-    let Ok(found) = fs::symlink_metadata(&output.value) else { return Ok(()) };
-    let other_name = "name another output: the input is never touched";
-    if same_place(input, output) {
-        return Err(refuse(output, "is the input itself").with_help(other_name));
-    }
-    if within(input, output) {
-        return Err(refuse(output, "is a folder that holds the input").with_help(other_name));
-    }
-    if !force {
-        return Err(refuse(output, "exists already").with_help("name another output, or pass --force to replace it"));
-    }
-    if found.is_dir() && !format.detect(&output.value) {
-        return Err(refuse(output, "is a folder that holds no model: it is not replaced")
-            .with_help("name another output, or remove the folder yourself"));
-    }
-    Ok(())
-}
-
-/// Whether two paths lead to the same file or folder, through links of either kind.
-fn same_place(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (fs::metadata(a), fs::metadata(b)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
-}
-
-/// Whether `inner` lies within the folder `outer`.
-fn within(inner: &Path, outer: &Path) -> bool {
-    match (inner.canonicalize(), outer.canonicalize()) {
-        (Ok(inner), Ok(outer)) => inner.starts_with(outer),
-        _ => false,
-    }
 }
 
 /// Removes the folders of runs that died: nobody holds their lock. What cannot be removed is left.

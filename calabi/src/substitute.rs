@@ -30,7 +30,7 @@ pub(crate) fn substitute(
     let replaced: Vec<_> =
         factorized.iter().map(|&(l, rank)| Replacement { layer: &l.layer, rank, bias: false }).collect();
     let mut options = WriteOptions::default();
-    options.shard_size = context.pipeline.model.shard_size.map(crate::ByteSize::bytes);
+    options.shard_size = context.pipeline.model.shard_size.as_ref().map(|size| size.bytes());
     let sink = context.source.create(&staging.model(), &replaced, &options).map_err(output_error)?;
     let sink = Mutex::new(sink);
     context.observer.begin(Stage::Substitute, replaced.len());

@@ -2,20 +2,24 @@
 
 use calabi_api::{ConfigError, LayerSource, Name};
 
-use crate::{Decision, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
+use crate::choose::choose_by_shape;
+use crate::{Decision, Error, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
 
 /// The plan of a model before any weight is read.
-pub(crate) fn survey(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<Plan, ConfigError> {
+pub(crate) fn survey(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<Plan, Error> {
     check_patterns(pipeline, source)?;
     let layers = source
         .layers()
         .iter()
         .map(|layer| {
-            let why = skipped(pipeline, &layer.name, layer.shape.full_rank().get());
-            let decision = why.map_or(Decision::Open, |why| Decision::Skipped { why });
-            PlannedLayer { decision, rule: rule(pipeline, &layer.name), layer: layer.clone() }
+            let rule = rule(pipeline, &layer.name);
+            let decision = match skipped(pipeline, &layer.name, layer.shape.full_rank().get()) {
+                Some(why) => Decision::Skipped { why },
+                None => choose_by_shape(pipeline, rule, layer)?.map_or(Decision::Open, Decision::from),
+            };
+            Ok(PlannedLayer { decision, rule, layer: layer.clone() })
         })
-        .collect();
+        .collect::<Result<_, Error>>()?;
     Ok(Plan { layers, left_alone: source.left_alone().to_vec(), totals: source.totals() })
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Verifier<'a> {
     original: Box<dyn Runner>,
     samples: Samples,
     labels: Option<Vec<i64>>,
+    /// What the original makes of the samples: run before any work, so that data that does not fit is told at once.
+    expected: Vec<Output>,
 }
 
 impl<'a> Verifier<'a> {
@@ -66,8 +68,20 @@ impl<'a> Verifier<'a> {
         let input = &pipeline.model.input.value;
         let runtime = runtime_for(input).map_err(|error| error.at(settings.span.clone()))?;
         let (samples, labels) = load_samples(settings)?;
-        let original = runtime.load(input).map_err(|source| failed(settings, source))?;
-        Ok(Some(Self { settings, runtime, original, samples, labels }))
+        let mut original = runtime.load(input).map_err(|source| failed(settings, source))?;
+        let expected = original.outputs(&samples).map_err(|source| failed(settings, source))?;
+        if let Some(labels) = &labels {
+            accuracy(&expected, labels)
+                .map_err(|error| error.at(settings.labels.as_ref().and_then(|l| l.span.clone())))?;
+        }
+        if settings.min_agreement.is_some() && expected.iter().all(|output| classes(&output.values).is_none()) {
+            let error = ConfigError::new("`min_agreement` compares classes, and no output of the model has any");
+            return Err(error
+                .with_help("leave it out: min_cosine compares any output")
+                .at(settings.span.clone())
+                .into());
+        }
+        Ok(Some(Self { settings, runtime, original, samples, labels, expected }))
     }
 
     /// Runs both models, compares their outputs and checks the gates.
@@ -77,8 +91,13 @@ impl<'a> Verifier<'a> {
         let mut compressed = self.runtime.load(compressed).map_err(|source| failed(settings, source))?;
         let rounds = Rounds::run(&mut *self.original, &mut *compressed, &self.samples)
             .map_err(|source| failed(settings, source))?;
-        let outputs = compare(&rounds)?;
-        let accuracy = self.labels.as_ref().map(|labels| accuracy(&rounds, labels, settings)).transpose()?;
+        let outputs = compare(&self.expected, &rounds.compressed)?;
+        let accuracy = match &self.labels {
+            None => None,
+            Some(labels) => {
+                Some(Change { before: accuracy(&self.expected, labels)?, after: accuracy(&rounds.compressed, labels)? })
+            }
+        };
         let gates = gates(settings, &outputs, accuracy);
         observer.step(Stage::Verify, "");
         observer.end(Stage::Verify);
@@ -135,9 +154,8 @@ fn load_samples(settings: &Sited<VerifySettings>) -> Result<Labelled, Error> {
     read_samples(data, labels).map_err(|source| Error::Verify { source, span: data.span.clone() })
 }
 
-/// Both models' outputs, and the best time of each over interleaved rounds.
+/// The compressed model's outputs, and the best time of each model over interleaved rounds.
 struct Rounds {
-    original: Vec<Output>,
     compressed: Vec<Output>,
     seconds: Change<f64>,
 }
@@ -150,8 +168,8 @@ impl Rounds {
             let started = Instant::now();
             runner.outputs(samples).map(|outputs| (outputs, started.elapsed().as_secs_f64()))
         };
-        let (first, before) = timed(original)?;
-        let (second, after) = timed(compressed)?;
+        let (_, before) = timed(original)?;
+        let (outputs, after) = timed(compressed)?;
         let mut seconds = Change { before, after };
         let mut spent = before + after;
         for _ in 1..ROUNDS {
@@ -162,13 +180,14 @@ impl Rounds {
             spent += before + after;
             seconds = Change { before: seconds.before.min(before), after: seconds.after.min(after) };
         }
-        Ok(Self { original: first, compressed: second, seconds })
+        Ok(Self { compressed: outputs, seconds })
     }
 }
 
-fn compare(rounds: &Rounds) -> Result<Vec<OutputReport>, Error> {
-    let pairs = rounds.original.iter().zip(&rounds.compressed);
-    pairs
+fn compare(original: &[Output], compressed: &[Output]) -> Result<Vec<OutputReport>, Error> {
+    original
+        .iter()
+        .zip(compressed)
         .map(|(y, z)| {
             if y.values.shape() != z.values.shape() || y.values.ndim() == 0 {
                 let problem = format!(
@@ -190,28 +209,23 @@ fn compare(rounds: &Rounds) -> Result<Vec<OutputReport>, Error> {
         .collect()
 }
 
-/// The accuracy of both models on their first output.
-fn accuracy(rounds: &Rounds, labels: &[i64], settings: &Sited<VerifySettings>) -> Result<Change<f64>, Error> {
-    let of = |outputs: &[Output]| {
-        let found = outputs.first().and_then(|output| classes(&output.values)).unwrap_or_default();
-        let found: Vec<i64> = found.into_iter().map(|class| i64::try_from(class).unwrap_or(-1)).collect();
-        if found.len() == labels.len() {
-            return Ok(agreement(labels, &found));
-        }
-        let problem = format!("there are {} labels for {} rows of the first output", labels.len(), found.len());
-        let span = settings.labels.as_ref().and_then(|name| name.span.clone());
-        Err(Error::from(ConfigError::new(problem).at(span)))
-    };
-    Ok(Change { before: of(&rounds.original)?, after: of(&rounds.compressed)? })
+/// The accuracy of a model on its first output.
+fn accuracy(outputs: &[Output], labels: &[i64]) -> Result<f64, ConfigError> {
+    let found = outputs.first().and_then(|output| classes(&output.values)).unwrap_or_default();
+    let found: Vec<i64> = found.into_iter().map(|class| i64::try_from(class).unwrap_or(-1)).collect();
+    if found.len() == labels.len() {
+        return Ok(agreement(labels, &found));
+    }
+    let problem = format!("there are {} labels for {} rows of classes of the first output", labels.len(), found.len());
+    Err(ConfigError::new(problem).with_help("give one label for every row"))
 }
 
 fn gates(settings: &VerifySettings, outputs: &[OutputReport], accuracy: Option<Change<f64>>) -> Vec<GateReport> {
     let at_most = |gate, limit: f64, measured: f64| GateReport { gate, limit, measured, met: measured <= limit };
     let at_least = |gate, limit: f64, measured: f64| GateReport { gate, limit, measured, met: measured >= limit };
-    let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
-    let error = outputs.iter().map(|o| o.relative_error).fold(0.0, f64::max);
-    let cosine = least(&mut outputs.iter().map(|o| o.cosine));
-    let same = least(&mut outputs.iter().filter_map(|o| o.agreement));
+    let error = worst(outputs.iter().map(|o| o.relative_error), f64::max);
+    let cosine = worst(outputs.iter().map(|o| o.cosine), f64::min);
+    let same = worst(outputs.iter().filter_map(|o| o.agreement), f64::min);
     let drop = accuracy.map(|accuracy| accuracy.before - accuracy.after);
     [
         settings.max_relative_error.map(|limit| at_most("max_relative_error", limit.get(), error)),
@@ -222,4 +236,30 @@ fn gates(settings: &VerifySettings, outputs: &[OutputReport], accuracy: Option<C
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The worst of some figures; not a number where one of them is not, or there is none: no gate is met by that.
+fn worst(mut figures: impl Iterator<Item = f64>, worse: fn(f64, f64) -> f64) -> f64 {
+    let first = figures.next().unwrap_or(f64::NAN);
+    figures.fold(first, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { worse(a, b) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_is_not_a_number_meets_no_gate() {
+        assert!(worst([0.1, f64::NAN, 0.2].into_iter(), f64::max).is_nan());
+        assert!(worst([f64::NAN, 0.1].into_iter(), f64::min).is_nan());
+        assert!(worst(std::iter::empty(), f64::min).is_nan());
+        assert!((worst([0.1, 0.3, 0.2].into_iter(), f64::max) - 0.3).abs() < 1e-12);
+        let text = "data = \"x.npz\"\nmax_relative_error = 0.1\nmin_cosine = 0.9\nmin_agreement = 0.5\n";
+        let settings: VerifySettings = toml::from_str(text).unwrap();
+        let output =
+            |figure, agreement| OutputReport { name: "y".into(), relative_error: figure, cosine: figure, agreement };
+        let met = |output| gates(&settings, &[output], None).iter().map(|gate| gate.met).collect::<Vec<_>>();
+        assert_eq!(met(output(f64::NAN, None)), [false, false, false]);
+        assert_eq!(met(output(0.05, Some(0.6))), [true, false, true]);
+    }
 }

@@ -57,6 +57,13 @@ fn the_schema_knows_every_kind_with_its_settings() {
     assert_eq!(energy["required"], serde_json::json!(["kind", "threshold"]));
     assert_eq!(energy["additionalProperties"], false);
     assert!(schema.pointer("/properties/decomposer/oneOf").is_some());
+    let overriding =
+        schema.pointer("/properties/override/items/properties/rank/oneOf").and_then(Value::as_array).unwrap();
+    assert!(
+        overriding.iter().all(|rule| rule["properties"]["kind"]["const"] != "budget"),
+        "an allocator is no override"
+    );
+    assert_eq!(overriding.len() + 1, rules.len());
 }
 
 #[test]
@@ -69,6 +76,7 @@ fn plugins_are_listed_with_summaries_and_origins() {
     }
     let one = work.run(&["plugins", "energy"]).stdout();
     assert!(one.contains("threshold") && one.contains("must be set") && one.contains("at most 1"), "{one}");
+    assert!(work.run(&["plugins", "layers"]).stdout().contains("break_even"));
     let json = work.run(&["plugins", "budget", "--format", "json"]).json();
     assert_eq!(json[0]["kind"], "budget");
 }

@@ -56,11 +56,36 @@ fn an_edited_plan_is_followed() {
     let report = work.run(&["run", "p.toml", "--plan", "plan.toml", "--format", "json"]).json();
     let layers = report["layers"].as_array().unwrap();
     assert_eq!((&layers[0]["rank"], &layers[0]["outcome"]), (&5.into(), &"factorized".into()));
+    assert_eq!(layers[0]["because"], "the plan", "the former reason does not speak of another rank");
     assert_eq!(layers[1]["outcome"], "dense");
     assert_eq!(layers[2]["outcome"], "factorized", "an open layer is the pipeline's rule's");
     let written = matrices(&work.path("s.safetensors"));
     assert_eq!(written["a.left.weight"].dim(), (50, 5));
     assert!(written.contains_key("b.weight") && written.contains_key("c.left.weight"));
+}
+
+#[test]
+fn a_rule_that_needs_no_spectrum_leaves_nothing_open() {
+    let work = workplace();
+    let fixed = ["plan", "p.toml", "--format", "json", "--set", "rank.kind=fixed", "--set", "rank.rank=4"];
+    assert_eq!(work.run(&fixed).json()["layers"][0]["rank"], 4);
+    let fraction = ["plan", "p.toml", "--format", "json", "--set", "rank.kind=fraction", "--set", "rank.keep=0.25"];
+    assert_eq!(work.run(&fraction).json()["layers"][0]["rank"], 8);
+}
+
+#[test]
+fn a_planned_rank_past_break_even_stays_dense_unless_the_rule_is_off() {
+    let work = workplace();
+    assert_eq!(work.run(&["plan", "p.toml", "--with-spectra", "-o", "plan.toml"]).code(), 0);
+    let mut file: toml::Table = std::fs::read_to_string(work.path("plan.toml")).unwrap().parse().unwrap();
+    file["layer"].as_array_mut().unwrap()[0]["rank"] = 45.into();
+    work.write("plan.toml", toml::to_string(&file).unwrap());
+    let run = ["run", "p.toml", "--plan", "plan.toml", "--format", "json", "--force"];
+    let report = work.run(&run).json();
+    assert_eq!(report["layers"][0]["outcome"], "dense");
+    assert!(report["layers"][0]["because"].as_str().unwrap().contains("not below break-even"));
+    let off: Vec<_> = run.into_iter().chain(["--set", "layers.break_even=false"]).collect();
+    assert_eq!(work.run(&off).json()["layers"][0]["rank"], 45);
 }
 
 #[test]
@@ -85,6 +110,13 @@ fn spectra_are_exported_in_full() {
     let energy: f64 = weight.iter().map(|v| v * v).sum();
     let sum: f64 = spectra["a"].iter().map(|v| v * v).sum();
     assert_eq!(spectra["a"].len(), 50);
+    let partial = ["--set", "decomposer.kind=randomized", "--set", "rank.kind=fixed", "--set", "rank.rank=4"];
+    let mut args = vec!["plan", "p.toml", "--spectra", "partial.json"];
+    args.extend(partial);
+    assert_eq!(work.run(&args).code(), 0);
+    let text = std::fs::read(work.path("partial.json")).unwrap();
+    let whole: std::collections::BTreeMap<String, Vec<f64>> = serde_json::from_slice(&text).unwrap();
+    assert_eq!(whole["a"].len(), 50, "all of them, also by a partial decomposer");
     assert!((sum / energy - 1.0).abs() < 1e-9);
 }
 

@@ -75,7 +75,7 @@ fn a_value_out_of_its_range_is_refused() {
         refused(&workplace(), &pipeline, 2, &line, &["larger than 0 and at most 1", "p.toml:10"]);
     }
     let pipeline = PIPELINE.replace("include = [\"*\"]", "multiple = 0");
-    refused(&workplace(), &pipeline, 2, "multiple = 0", &["p.toml:6", "nonzero"]);
+    refused(&workplace(), &pipeline, 2, "multiple = 0", &["p.toml:6", "nonzero", "calabi-cli plugins layers"]);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn what_exists_is_kept_unless_forced() {
     let forced = work.run(&["run", "p.toml", "--force"]);
     assert_eq!(forced.code(), 0, "{}", forced.stderr());
     assert!(std::fs::read(work.path("small.safetensors")).unwrap().len() > 1000);
-    // A folder that holds no model is not replaced, whatever is said.
+    // A folder that holds something else is not replaced, whatever is said.
     work.write("home/letters.txt", "dear reader");
     work.write("p.toml", PIPELINE.replace("small.safetensors", "home"));
     assert_eq!(work.run(&["run", "p.toml", "--force"]).code(), 2);

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use calabi::api::settings::Fraction;
 use calabi::api::{ConfigError, RankRule, Spectrum};
-use calabi::rank::{Budget, Energy};
+use calabi::rank::{Budget, Combined, Energy};
 use calabi::{Pipeline, RunOptions, Sited};
 
 use crate::args::InitArgs;
 use crate::failure::Failure;
+use crate::print::FileTarget;
 use crate::progress::Progress;
 use crate::{Ending, print};
 
-/// A rule is worth proposing from this share of removed parameters on.
-const WORTHWHILE: f64 = 0.10;
+/// A rule is worth proposing from this share of removed parameters on, in percent.
+const WORTHWHILE: f64 = 10.0;
 
 pub(crate) fn init(args: &InitArgs) -> Result<Ending, Failure> {
     let source = calabi::open_model(&args.model, None)?;
@@ -23,15 +24,15 @@ pub(crate) fn init(args: &InitArgs) -> Result<Ending, Failure> {
             .with_help("`calabi-cli inspect` says why")
             .into());
     }
+    if args.model.to_str().is_none() {
+        return Err(ConfigError::new("the model's path is not UTF-8: a pipeline file cannot name it").into());
+    }
+    let target = args.output.as_ref().map(|path| FileTarget::check(path, &[args.model.clone()], false)).transpose()?;
     let rule = choose(Spectra::take(args)?, source.totals().cost.parameters)?;
     let text = pipeline_text(args, &rule, source.layers().len());
-    match &args.output {
+    match target {
         None => print::text(&text)?,
-        Some(path) if path.exists() => {
-            let error = ConfigError::new(format!("{} exists already", path.display()));
-            return Err(error.with_help("name another file").into());
-        }
-        Some(path) => print::file(path, &text)?,
+        Some(target) => target.text(&text)?,
     }
     Ok(Ending::Done)
 }
@@ -45,9 +46,9 @@ struct Spectra {
 impl Spectra {
     fn take(args: &InitArgs) -> Result<Self, Failure> {
         let pipeline = Pipeline::new(&args.model, "", Energy { threshold: fraction(0.99)? });
-        let threads = args.work.threads.map(std::num::NonZeroUsize::get);
+        let threads = args.work.threads.map(usize::from);
         let options = RunOptions { threads, ..RunOptions::default() };
-        let (_, spectra) = calabi::spectra(&pipeline, &options, &Progress::new(args.work.verbose))?;
+        let (_, spectra) = calabi::spectra(&pipeline, &options, true, &Progress::new(args.work.verbose))?;
         Ok(Self { pipeline, spectra })
     }
 
@@ -59,29 +60,40 @@ impl Spectra {
     }
 }
 
-/// The lines of `[rank]`, comments included.
+/// The lines of `[rank]`, comments included: the first rule that is worth it, measured as it is written.
 fn choose(mut spectra: Spectra, parameters: u64) -> Result<String, Failure> {
     let mut tried = String::new();
-    let share = |removed: u64| removed as f64 / parameters.max(1) as f64;
+    let percent = |removed: u64| 100.0 * removed as f64 / parameters.max(1) as f64;
     for energy in [0.99, 0.95, 0.9] {
-        let removed = share(spectra.removed_by(RankRule::Selector(Box::new(Energy { threshold: fraction(energy)? })))?);
-        let (kept, percent) = (100.0 * energy, 100.0 * removed);
-        let _ = writeln!(tried, "# keeping {kept:.0} % of every layer's energy removes {percent:.1} % of the model");
+        let rule = RankRule::Selector(Box::new(Combined::new(fraction(energy)?)));
+        let removed = percent(spectra.removed_by(rule)?);
+        let kept = 100.0 * energy;
+        let _ = writeln!(
+            tried,
+            "# `combined` with {kept:.0} % of every layer's energy removes {removed:.1} % of the model"
+        );
         if removed >= WORTHWHILE {
             return Ok(format!(
-                "{tried}# `combined` looks for a gap in the spectrum near that rank, and takes the rank where there is none\n\
+                "{tried}# it takes the gap in the spectrum near that rank, and the rank itself where there is none\n\
                  kind = \"combined\"\nenergy = {energy}\n"
             ));
         }
     }
-    let keep = 0.8;
-    let budget = RankRule::Allocator(Box::new(Budget::new(fraction(keep)?)));
-    let percent = 100.0 * share(spectra.removed_by(budget)?);
-    Ok(format!(
-        "{tried}# so the spectra are flat: a budget says the size, and finds what each layer can spare\n\
-         # this one removes {percent:.1} % of the model; `calabi-cli plan --with-spectra` shows what it does to each layer\n\
-         kind = \"budget\"\nkeep = {keep}          # share of the selected layers' parameters that stays\n"
-    ))
+    for keep in [0.8, 0.6, 0.4, 0.2] {
+        let budget = RankRule::Allocator(Box::new(Budget::new(fraction(keep)?)));
+        // A model of few small layers may have no ranks for a budget this large: the next one is tried.
+        let removed = spectra.removed_by(budget).map_or(0.0, percent);
+        if removed > 0.0 {
+            return Ok(format!(
+                "{tried}# so the spectra are flat: a budget says the size, and finds what each layer can spare\n\
+                 # this one removes {removed:.1} % of the model; `calabi-cli plan --with-spectra` shows what it does to each layer\n\
+                 kind = \"budget\"\nkeep = {keep}          # share of the selected layers' parameters that stays\n"
+            ));
+        }
+    }
+    Err(ConfigError::new("no layer of this model becomes smaller by factorization")
+        .with_help("`calabi-cli inspect` shows each layer's break-even rank")
+        .into())
 }
 
 fn fraction(value: f64) -> Result<Fraction, Failure> {
@@ -105,7 +117,7 @@ fn pipeline_text(args: &InitArgs, rule: &str, layers: usize) -> String {
          \n\
          [rank]                         # `calabi-cli plugins` lists the rules\n\
          {rule}",
-        model = args.model.display(),
+        model = args.model.display().to_string().escape_debug(),
         input = text(&relative_to_file(args)),
         output = text(&output),
     )

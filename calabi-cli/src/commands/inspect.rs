@@ -14,7 +14,8 @@ use crate::{Ending, print, units};
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Ending, Failure> {
     let source = calabi::open_model(&args.model, None)?;
-    let spectra = if args.spectra { spectra(args)? } else { vec![None; source.layers().len()] };
+    let spectra =
+        if args.spectra && !source.layers().is_empty() { spectra(args)? } else { vec![None; source.layers().len()] };
     let totals = source.totals();
     let mut text = format!(
         "{}: {}, {} parameters, {}\n\n",
@@ -48,9 +49,9 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Ending, Failure> {
 fn spectra(args: &InspectArgs) -> Result<Vec<Option<Spectrum>>, Failure> {
     let any_rule = Fixed { rank: calabi::api::Rank::ONE };
     let pipeline = Pipeline::new(&args.model, "", any_rule);
-    let threads = args.work.threads.map(std::num::NonZeroUsize::get);
+    let threads = args.work.threads.map(usize::from);
     let options = RunOptions { threads, ..RunOptions::default() };
-    Ok(calabi::spectra(&pipeline, &options, &Progress::new(args.work.verbose))?.1)
+    Ok(calabi::spectra(&pipeline, &options, true, &Progress::new(args.work.verbose))?.1)
 }
 
 /// How steep a spectrum is, in a line: what share of the rank holds what share of the energy.

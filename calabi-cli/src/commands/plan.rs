@@ -1,24 +1,31 @@
 //! `calabi-cli plan`: what a run would do, in a moment; with spectra when asked for.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use calabi::api::Spectrum;
 use calabi::{Pipeline, Plan, RunOptions};
 
 use crate::args::{Format, PlanArgs};
 use crate::failure::Failure;
+use crate::print::FileTarget;
 use crate::progress::Progress;
 use crate::table::{plan_json, plan_text};
 use crate::{Ending, print};
 
 pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
     let pipeline = Pipeline::load(&args.pipeline.pipeline, &args.pipeline.set)?;
+    let check = |path: &Option<PathBuf>| match path {
+        None => Ok(None),
+        Some(path) => FileTarget::check(path, &taken(args, &pipeline), args.force).map(Some),
+    };
+    let (plan_file, spectra_file) = (check(&args.output)?, check(&args.spectra)?);
     let (plan, spectra) = make(args, &pipeline).map_err(|error| Failure::of(error, pipeline.source.as_ref()))?;
-    if let Some(path) = &args.spectra {
-        print::json_file(path, &by_name(&plan, &spectra))?;
+    if let Some(file) = spectra_file {
+        file.json(&by_name(&plan, &spectra))?;
     }
-    if let Some(path) = &args.output {
-        print::file(path, &plan.to_text())?;
+    if let Some(file) = plan_file {
+        file.text(&plan.to_text())?;
     }
     match args.format {
         Format::Human => print::text(&plan_text(&plan, &spectra))?,
@@ -27,15 +34,24 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
     Ok(Ending::Done)
 }
 
+/// What the command reads: nothing of it is written over.
+fn taken(args: &PlanArgs, pipeline: &Pipeline) -> Vec<PathBuf> {
+    let source = calabi::open_model(&pipeline.model.input, pipeline.model.format.as_deref().map(String::as_str));
+    let mut taken = vec![pipeline.model.input.value.clone(), args.pipeline.pipeline.clone()];
+    taken.extend(source.map(|source| source.totals().files).unwrap_or_default());
+    taken
+}
+
 fn make(args: &PlanArgs, pipeline: &Pipeline) -> Result<(Plan, Vec<Option<Spectrum>>), calabi::Error> {
     if !args.with_spectra && args.spectra.is_none() {
         let plan = calabi::plan(pipeline)?;
         let none = vec![None; plan.layers.len()];
         return Ok((plan, none));
     }
-    let threads = args.pipeline.work.threads.map(std::num::NonZeroUsize::get);
+    let threads = args.pipeline.work.threads.map(usize::from);
     let options = RunOptions { threads, ..RunOptions::default() };
-    calabi::spectra(pipeline, &options, &Progress::new(args.pipeline.work.verbose))
+    let whole = args.spectra.is_some();
+    calabi::spectra(pipeline, &options, whole, &Progress::new(args.pipeline.work.verbose))
 }
 
 /// All singular values of each decomposed layer, by its name.

@@ -13,7 +13,9 @@ use crate::{Ending, print};
 pub(crate) fn plugins(args: &PluginsArgs) -> Result<Ending, Failure> {
     let mut entries = calabi::catalogue()?;
     if let Some(kind) = &args.kind {
-        let known: Vec<_> = entries.iter().map(|entry| entry.kind.clone()).collect();
+        let mut known: Vec<_> = entries.iter().map(|entry| entry.kind.clone()).collect();
+        known.sort();
+        known.dedup();
         entries.retain(|entry| entry.kind == *kind);
         if entries.is_empty() {
             return Err(unknown(kind, &known).into());
@@ -33,7 +35,7 @@ fn unknown(kind: &str, known: &[String]) -> ConfigError {
         Some(near) => format!("did you mean `{near}`? {list}"),
         None => list,
     };
-    ConfigError::new(format!("no plugin of kind `{kind}`")).with_help(help)
+    ConfigError::new(format!("no section or plugin of the name `{kind}`")).with_help(help)
 }
 
 fn overview(entries: &[PluginEntry]) -> String {

@@ -13,7 +13,7 @@ use super::layers::{Kind, Site};
 use super::names::{Fresh, NameId};
 use super::schema;
 use super::splice::{Layout, Piece, Splice, message, message_with_hole};
-use super::store::{Origin, Store};
+use super::store::{Origin, Store, data_file};
 use super::structure::{Data, FrameId, Graph, Node, Tensor, TensorId};
 use super::wire::{Field, Reader};
 
@@ -113,7 +113,7 @@ impl<'m> Rewrite<'m> {
             reader: Reader::new(&model.input),
             fresh: Fresh::new(&model.structure.names),
             splice: Splice::default(),
-            store: Store::new(format!("{name}.data")),
+            store: Store::new(data_file(name)),
             stored: false,
             outside,
             removed: HashSet::new(),

@@ -28,6 +28,11 @@ pub(crate) struct Store {
     length: u64,
 }
 
+/// What the file of external data beside a model of this name is called.
+pub(crate) fn data_file(model: &str) -> String {
+    format!("{model}.data")
+}
+
 impl Store {
     pub(crate) fn new(name: String) -> Self {
         Self { name, copies: Vec::new(), placed: HashMap::new(), length: 0 }

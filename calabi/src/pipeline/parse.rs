@@ -22,8 +22,9 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
         return Err(unknown_section(unknown.get_ref()).at(unknown.span()));
     }
     let mut section = |name: &str| root.remove(name);
-    let model = settings(section("model").ok_or_else(|| missing("model", "names the input and the output"))?)?;
-    let layers = section("layers").map(settings).transpose()?.unwrap_or_else(LayerSettings::default);
+    let model = settings("model", section("model").ok_or_else(|| missing("model", "names the input and the output"))?)?;
+    let layers =
+        section("layers").map(|value| settings("layers", value)).transpose()?.unwrap_or_else(LayerSettings::default);
     let decomposer = match section("decomposer") {
         Some(value) => Arc::from(plugin_box::<dyn Decomposer>(value)?.value),
         None => Arc::new(calabi_svd::Faer::default()) as Arc<dyn Decomposer>,
@@ -31,8 +32,9 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
     let rank = section("rank").ok_or_else(|| missing("rank", "says how ranks are chosen"))?;
     let rank = plugin_box::<RankRule>(rank)?;
     let overrides = section("override").map(overrides).transpose()?.unwrap_or_default();
-    let verify = section("verify").map(sited_settings).transpose()?;
-    let report = section("report").map(settings).transpose()?.unwrap_or_else(ReportSettings::default);
+    let verify = section("verify").map(|value| sited_settings("verify", value)).transpose()?;
+    let report =
+        section("report").map(|value| settings("report", value)).transpose()?.unwrap_or_else(ReportSettings::default);
     let pipeline = Pipeline {
         model,
         layers,
@@ -81,13 +83,14 @@ fn missing(section: &str, purpose: &str) -> ConfigError {
 }
 
 /// Parses a section that belongs to no plugin.
-fn settings<T: DeserializeOwned>(value: Spanned<DeValue<'_>>) -> Result<T, ConfigError> {
-    Settings::new(table(value)?).parse()
+fn settings<T: DeserializeOwned>(name: &str, value: Spanned<DeValue<'_>>) -> Result<T, ConfigError> {
+    let section = table(value).map_err(|error| error.with_help(format!("write [{name}] and its settings below")))?;
+    Settings::new(section).parse().map_err(|error| with_reference(error, name))
 }
 
-fn sited_settings<T: DeserializeOwned>(value: Spanned<DeValue<'_>>) -> Result<Sited<T>, ConfigError> {
+fn sited_settings<T: DeserializeOwned>(name: &str, value: Spanned<DeValue<'_>>) -> Result<Sited<T>, ConfigError> {
     let span = Some(value.span());
-    Ok(Sited { value: settings(value)?, span })
+    Ok(Sited { value: settings(name, value)?, span })
 }
 
 fn table(value: Spanned<DeValue<'_>>) -> Result<Spanned<DeTable<'_>>, ConfigError> {
@@ -102,7 +105,8 @@ fn table(value: Spanned<DeValue<'_>>) -> Result<Spanned<DeTable<'_>>, ConfigErro
 
 /// Builds the plugin that a section names by its `kind`.
 fn plugin_box<T: Registered + ?Sized>(value: Spanned<DeValue<'_>>) -> Result<Sited<Box<T>>, ConfigError> {
-    let section = table(value)?;
+    let section = table(value)
+        .map_err(|error| error.with_help("write a section with a `kind`, such as [rank] kind = \"energy\""))?;
     let span = section.span();
     let mut section = section.into_inner();
     let Some(kind) = section.remove("kind") else {

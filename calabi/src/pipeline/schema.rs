@@ -1,7 +1,7 @@
 //! A JSON schema of the whole pipeline file, from the same registrations that parse it.
 
 use calabi_api::registry::{self, Registered};
-use calabi_api::{ConfigError, Decomposer, RankRule};
+use calabi_api::{ConfigError, Decomposer, Plugin, RankRule};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::reference::flat_generator;
 /// Where two plugins clash.
 pub fn pipeline_schema() -> Result<Value, ConfigError> {
     let generator = &mut flat_generator();
-    let rank = choice::<RankRule>(generator)?;
+    let rank = choice::<RankRule>(generator, |_| true)?;
     Ok(json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "calabi pipeline",
@@ -22,7 +22,7 @@ pub fn pipeline_schema() -> Result<Value, ConfigError> {
         "properties": {
             "model": section::<ModelSettings>(generator),
             "layers": section::<LayerSettings>(generator),
-            "decomposer": choice::<dyn Decomposer>(generator)?,
+            "decomposer": choice::<dyn Decomposer>(generator, |_| true)?,
             "rank": rank,
             "override": {
                 "type": "array",
@@ -36,7 +36,7 @@ pub fn pipeline_schema() -> Result<Value, ConfigError> {
                             "minItems": 1,
                             "description": "Patterns over whole layer names.",
                         },
-                        "rank": choice::<RankRule>(generator)?,
+                        "rank": choice::<RankRule>(generator, |plugin| !plugin.shares_budget())?,
                     },
                     "required": ["layers", "rank"],
                     "additionalProperties": false,
@@ -55,10 +55,14 @@ fn section<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 }
 
 /// A table whose `kind` is one of the registry's.
-fn choice<T: Registered + ?Sized>(generator: &mut SchemaGenerator) -> Result<Value, ConfigError> {
+fn choice<T: Registered + ?Sized>(
+    generator: &mut SchemaGenerator,
+    may_stand_here: fn(&Plugin<T>) -> bool,
+) -> Result<Value, ConfigError> {
     let plugins = registry::all::<T>()?;
     let branches: Vec<Value> = plugins
         .into_iter()
+        .filter(|plugin| may_stand_here(plugin))
         .map(|plugin| with_kind(plugin.schema(generator).to_value(), plugin.kind(), plugin.summary()))
         .collect();
     Ok(json!({ "type": "object", "required": ["kind"], "oneOf": branches }))

@@ -20,7 +20,7 @@ pub struct ModelSettings {
     /// The kind of the format, where the file does not tell.
     pub format: Option<Sited<String>>,
     /// The largest size of a shard, such as "2GB". Without it the shards stay as they are.
-    pub shard_size: Option<ByteSize>,
+    pub shard_size: Option<Sited<ByteSize>>,
 }
 
 /// `[layers]`: which layers are factorized, and what holds for all of them.

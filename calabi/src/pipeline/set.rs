@@ -19,7 +19,8 @@ impl FromStr for Assignment {
         let refuse = || format!("`{text}` is no setting: write section.key=value, such as rank.keep=0.6");
         let (path, value) = text.split_once('=').ok_or_else(refuse)?;
         let keys: Vec<_> = path.split('.').map(|key| key.trim().to_owned()).collect();
-        if keys.iter().any(String::is_empty) {
+        const DEEPEST: usize = 8;
+        if keys.iter().any(String::is_empty) || keys.len() > DEEPEST {
             return Err(refuse());
         }
         Ok(Self { keys, value: value.trim().to_owned() })
@@ -43,8 +44,14 @@ pub(super) fn apply(text: &str, changes: &[Assignment]) -> Result<String, Config
         Some(span) => ConfigError::new(error.message().trim()).at(span),
         None => ConfigError::new(error.message().trim()),
     })?;
-    for change in changes {
+    // A `kind` comes first: it drops the settings of the former one, not those given with it.
+    let is_kind = |change: &&Assignment| change.keys.last().is_some_and(|key| key == "kind");
+    for change in changes.iter().filter(is_kind).chain(changes.iter().filter(|change| !is_kind(change))) {
         let (last, sections) = change.keys.split_last().ok_or_else(|| change.refuse("no setting is named"))?;
+        let has_overrides = document.contains_array_of_tables("override");
+        if change.keys.first().is_some_and(|key| key == "override") && !has_overrides {
+            return Err(change.refuse("the pipeline has no [[override]]"));
+        }
         let mut item = document.as_item_mut();
         for key in sections {
             item = descend(item, key).ok_or_else(|| change.refuse(&format!("`{key}` is no section")))?;
@@ -94,6 +101,8 @@ mod tests {
         let text = "[rank]\nkind = \"energy\"\nthreshold = 0.9\n";
         let changed = set(text, &["rank.kind=budget", "rank.keep=0.6"]).unwrap();
         assert_eq!(changed, "[rank]\nkind = \"budget\"\nkeep = 0.6\n");
+        let reversed = set(text, &["rank.keep=0.6", "rank.kind=budget"]).unwrap();
+        assert_eq!(reversed, changed);
         assert_eq!(set(text, &["rank.kind=energy"]).unwrap(), text);
     }
 
@@ -107,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_no_assignment_is_refused() {
-        for wrong in ["", "rank", "=3", "rank..keep=3", ".=1"] {
+        for wrong in ["", "rank", "=3", "rank..keep=3", ".=1", "a.b.c.d.e.f.g.h.i=1"] {
             assert!(wrong.parse::<Assignment>().is_err(), "{wrong}");
         }
     }
