@@ -29,6 +29,11 @@ plugins:
 quickstart-model:
     python3 examples/quickstart/train.py
 
+# Compresses MiniLM and SmolLM2 and checks the results with other programs; FOLDER holds them (tests/python/check_real_models.py).
+real-models folder:
+    cargo build --release -p calabi-cli
+    python3 tests/python/check_real_models.py target/release/calabi-cli {{folder}}
+
 # Decomposers by shape and rank.
 bench:
     cargo bench -p calabi-svd

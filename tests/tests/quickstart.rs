@@ -27,6 +27,14 @@ fn the_quickstart_shows_size_error_and_accuracy() {
 fn the_quickstart_is_smaller_and_nearly_as_accurate() {
     let work = Workplace::new(PROGRAM);
     let report = quickstart(&work, &["--format", "json"]).json();
+    for name in ["version", "input", "output", "parameters", "bytes", "layers"] {
+        assert!(report.get(name).is_some(), "`{name}` is pinned");
+    }
+    let of_a_layer =
+        ["name", "shape", "outcome", "rank", "break_even", "because", "predicted_error", "measured_error", "seconds"];
+    for name in of_a_layer {
+        assert!(report["layers"][1].get(name).is_some(), "`{name}` is pinned");
+    }
     let number = |pointer: &str| report.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap();
     assert!(number("/bytes/after") < 0.7 * number("/bytes/before"));
     let size = std::fs::metadata(work.path("digits.small.onnx")).unwrap().len();

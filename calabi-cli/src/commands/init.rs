@@ -27,7 +27,11 @@ pub(crate) fn init(args: &InitArgs) -> Result<Ending, Failure> {
     if args.model.to_str().is_none() {
         return Err(ConfigError::new("the model's path is not UTF-8: a pipeline file cannot name it").into());
     }
-    let target = args.output.as_ref().map(|path| FileTarget::check(path, &[args.model.clone()], false)).transpose()?;
+    let target = args
+        .output
+        .as_ref()
+        .map(|path| FileTarget::check(path, std::slice::from_ref(&args.model), false))
+        .transpose()?;
     let rule = choose(Spectra::take(args)?, source.totals().cost.parameters)?;
     let text = pipeline_text(args, &rule, source.layers().len());
     match target {

@@ -12,6 +12,9 @@ pub struct Assignment {
     value: String,
 }
 
+/// No setting of a pipeline lies deeper.
+const DEEPEST: usize = 8;
+
 impl FromStr for Assignment {
     type Err = String;
 
@@ -19,7 +22,6 @@ impl FromStr for Assignment {
         let refuse = || format!("`{text}` is no setting: write section.key=value, such as rank.keep=0.6");
         let (path, value) = text.split_once('=').ok_or_else(refuse)?;
         let keys: Vec<_> = path.split('.').map(|key| key.trim().to_owned()).collect();
-        const DEEPEST: usize = 8;
         if keys.iter().any(String::is_empty) || keys.len() > DEEPEST {
             return Err(refuse());
         }
