@@ -88,5 +88,5 @@ fn kept_weights_move_outside_as_well() {
 fn what_is_too_large_without_weights_is_an_error() {
     let (_folder, model) = open(&bytes());
     let error = planned(&model, 50).unwrap_err();
-    assert!(error.to_string().contains("more than the 50 that protobuf allows"), "{error}");
+    assert!(error.to_string().contains("and protobuf allows 50"), "{error}");
 }
