@@ -1,6 +1,6 @@
 //! The straight line: open, plan, decompose, choose, substitute, finish, verify, report.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings, Spectrum, registry};
@@ -23,6 +23,8 @@ pub struct RunOptions {
     pub force: bool,
     /// A plan to follow instead of the pipeline's rules: its open layers are still theirs.
     pub plan: Option<Plan>,
+    /// Files besides those of the pipeline that must not be written over: the pipeline file, the plan.
+    pub reads: Vec<PathBuf>,
 }
 
 /// Compresses a model, as the pipeline says.
@@ -42,7 +44,7 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
         Some(plan) => plan.clone(),
         None => survey(pipeline, &*source)?,
     };
-    let places = Places::check(pipeline, &*source, options.force)?;
+    let places = Places::check(pipeline, &*source, options)?;
     let verifier = Verifier::new(pipeline)?;
     let staging = Staging::beside(places)?;
     let store = Store::new(staging.work());

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
 use crate::target::Target;
-use crate::{Error, Pipeline};
+use crate::{Error, Pipeline, RunOptions};
 
 /// A folder beside the output, gone when the run ends, however it ends.
 #[derive(Debug)]
@@ -31,10 +31,16 @@ pub(crate) struct Places {
 
 impl Places {
     /// Checks the output, the files beside it, and where a result goes that fails its gates.
-    pub(crate) fn check(pipeline: &Pipeline, source: &dyn LayerSource, force: bool) -> Result<Self, ConfigError> {
+    pub(crate) fn check(
+        pipeline: &Pipeline,
+        source: &dyn LayerSource,
+        options: &RunOptions,
+    ) -> Result<Self, ConfigError> {
         let (input, output) = (&pipeline.model.input.value, &pipeline.model.output);
         let mut taken = vec![input.clone()];
         taken.extend(source.totals().files);
+        taken.extend(pipeline.verify.as_ref().map(|verify| verify.data.value.clone()));
+        taken.extend(options.reads.clone());
         // What the new model will have too, and the files that any checkpoint may have.
         let ours = |name: &OsStr| {
             let name = name.as_encoded_bytes();
@@ -43,7 +49,7 @@ impl Places {
                 || name.ends_with(b".safetensors")
                 || name.ends_with(b".safetensors.index.json")
         };
-        let target = Target { path: &output.value, span: output.span.clone(), taken: &taken, force };
+        let target = Target { path: &output.value, span: output.span.clone(), taken: &taken, force: options.force };
         let place = target.check_folder(ours)?;
         for side in source.side_files(&place) {
             Target { path: &side, ..target.clone() }.check_file()?;
@@ -82,9 +88,7 @@ impl Staging {
             .prefix(&prefix)
             .tempdir_in(parent)
             .map_err(|e| Error::io("create a folder in", parent, e))?;
-        let lock_path = folder.path().join("lock");
-        let lock = File::create_new(&lock_path).map_err(|e| Error::io("create", &lock_path, e))?;
-        lock.lock().map_err(|e| Error::io("lock", &lock_path, e))?;
+        let lock = locked(folder.path()).map_err(|e| Error::io("lock", folder.path(), e))?;
         for sub in ["out", "work"] {
             let path = folder.path().join(sub);
             fs::create_dir(&path).map_err(|e| Error::io("create", path, e))?;
@@ -132,6 +136,15 @@ impl Staging {
 fn sync_folder_of(path: &Path) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("write", folder, e))
+}
+
+/// A lock that has its name only once it is held: another run may look for free ones at any moment.
+fn locked(folder: &Path) -> std::io::Result<File> {
+    let unnamed = folder.join("locking");
+    let lock = File::create_new(&unnamed)?;
+    lock.lock()?;
+    fs::rename(unnamed, folder.join("lock"))?;
+    Ok(lock)
 }
 
 /// Removes the folders of runs that died: nobody holds their lock. What cannot be removed is left.

@@ -39,6 +39,7 @@ fn a_detour_does_not_hide_the_input() {
     refused(&work, &["run", "p.toml", "--force", "--set", &through("there/../m.safetensors")], "is the input itself");
     refused(&work, &["run", "p.toml", "--force", "--set", &through("not/../m.safetensors")], "not there");
     refused(&work, &["run", "p.toml", "--set", &through("m.safetensors/x")], "no folder");
+    refused(&work, &["run", "p.toml", "--force", "--set", &through("p.toml")], "in use by this run");
 }
 
 #[test]

@@ -17,7 +17,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, Failure> {
     let fail = |error| Failure::of(error, pipeline.source.as_ref());
     let json = report_target(args, &pipeline).map_err(fail)?;
     let threads = args.pipeline.work.threads.map(usize::from);
-    let options = RunOptions { threads, force: args.force, plan };
+    let mut reads = vec![args.pipeline.pipeline.clone()];
+    reads.extend(args.plan.clone());
+    let options = RunOptions { threads, force: args.force, plan, reads };
     let progress = Progress::new(args.pipeline.work.verbose);
     let report = calabi::run(&pipeline, &options, &progress).map_err(fail)?;
     let printed = match args.format {
