@@ -166,7 +166,7 @@ def table(rows):
         for name in names:
             error = row["errors"][name]
             shown = "" if error is None else f"  error {error:.6f}"
-            lines.append(f"  {name:<10} {row[name]:>8.4f} s  ({row[name] / row['ours']:.2f}){shown}")
+            lines.append(f"  {name:<10} {row[name]:>8.4f} s  ({row[name] / max(row['ours'], 1e-6):.2f}){shown}")
     return "\n".join(lines)
 
 

@@ -144,7 +144,7 @@ def check_minilm_onnx(work):
 
 def check_checkpoint(work, model, name):
     for rule_name, rule in RULES.items():
-        report, peak, output = compress(work, model, "checkpoint", rule)
+        report, peak, output = compress(work, model, f"{name}-small", rule)
         check_factors_of_checkpoint(report, model, output)
         config = json.loads((output / "config.json").read_text())
         assert config["model_type"] == "calabi" and config["calabi"]["ranks"], config
@@ -167,5 +167,5 @@ if __name__ == "__main__":
         check_determinism(folder, FOLDER / "minilm-dynamo.onnx", "minilm.onnx")
         for name in ("minilm", "smollm2"):
             check_checkpoint(folder, FOLDER / name, name)
-            check_determinism(folder, FOLDER / name, "checkpoint")
+            check_determinism(folder, FOLDER / name, f"{name}-small")
     print("\nevery written layer's error is the predicted one; same bytes with 1 and 2 threads, and twice in a row")
