@@ -174,3 +174,60 @@ fn move_into_place(from: &Path, to: &Path, replace: bool) -> Result<(), Error> {
 fn unsupported(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::INVAL.raw_os_error() || code == rustix::io::Errno::NOSYS.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use calabi_api::{Cost, FormatError, Layer, LayerSink, LeftAlone, Rank, Replacement, Totals, WriteOptions};
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::rank::Fixed;
+
+    /// A model of no layers that reads and writes a file beside the one that it is known by.
+    #[derive(Debug)]
+    struct WithData(Vec<PathBuf>);
+
+    impl LayerSource for WithData {
+        fn layers(&self) -> &[Layer] {
+            &[]
+        }
+
+        fn left_alone(&self) -> &[LeftAlone] {
+            &[]
+        }
+
+        fn totals(&self) -> Totals {
+            Totals { format: "test", cost: Cost::default(), files: self.0.clone() }
+        }
+
+        fn read(&self, _: &Layer) -> Result<Array2<f32>, FormatError> {
+            Err(FormatError::Misuse("it has no layers".to_owned()))
+        }
+
+        fn side_files(&self, path: &Path) -> Vec<PathBuf> {
+            vec![with_suffix(path, ".data")]
+        }
+
+        fn create(&self, _: &Path, _: &[Replacement<'_>], _: &WriteOptions) -> Result<Box<dyn LayerSink>, FormatError> {
+            Err(FormatError::Misuse("it is not written".to_owned()))
+        }
+    }
+
+    #[test]
+    fn the_file_beside_the_output_is_checked_as_the_output_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let [input, data, free] = ["in", "out.data", "free"].map(|name| folder.path().join(name));
+        fs::write(&input, "model").unwrap();
+        fs::write(&data, "its weights").unwrap();
+        let check = |output: &str, files: &[&PathBuf], force| {
+            let pipeline = Pipeline::new(&input, folder.path().join(output), Fixed { rank: Rank::ONE });
+            let source = WithData(files.iter().map(|&file| file.clone()).collect());
+            let options = RunOptions { force, ..RunOptions::default() };
+            Places::check(&pipeline, &source, &options).map_err(|error| error.to_string())
+        };
+        assert!(check("out", &[&input, &data], true).unwrap_err().contains("in use by this run"));
+        assert!(check("out", &[&input], false).unwrap_err().contains("exists already"));
+        assert!(check("out", &[&input], true).is_ok());
+        assert_eq!(check("free", &[&input, &data], false).unwrap().output, free.canonicalize().unwrap_or(free));
+    }
+}
