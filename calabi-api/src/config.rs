@@ -31,6 +31,15 @@ impl ConfigError {
         self
     }
 
+    /// The same error about an unknown word, with those that are known and the nearest of them.
+    #[must_use]
+    pub fn with_known(self, word: &str, known: &[&str]) -> Self {
+        let list =
+            if known.is_empty() { "none is registered".to_owned() } else { format!("known are {}", known.join(", ")) };
+        let near = nearest(word, known.iter().copied());
+        self.with_help(near.map_or_else(|| list.clone(), |near| format!("did you mean `{near}`? {list}")))
+    }
+
     /// What is wrong.
     #[must_use]
     pub fn message(&self) -> &str {

@@ -75,27 +75,17 @@ impl<T: ?Sized> Plugin<T> {
         summary: &'static str,
         build: fn(Settings<'_>) -> Result<Box<T>, ConfigError>,
     ) -> Self {
-        Self {
-            kind,
-            summary,
-            origin: "",
-            shares_budget: false,
-            schema: |generator| S::json_schema(generator),
-            build: Build::From(build),
-        }
+        Self::with::<S>(kind, summary, Build::From(build))
+    }
+
+    const fn with<S: JsonSchema>(kind: &'static str, summary: &'static str, build: Build<T>) -> Self {
+        Self { kind, summary, origin: "", shares_budget: false, schema: |generator| S::json_schema(generator), build }
     }
 
     /// A plugin that is known, but not in this program; `way_out` says how to get it.
     #[must_use]
     pub const fn unavailable<S: JsonSchema>(kind: &'static str, summary: &'static str, way_out: &'static str) -> Self {
-        Self {
-            kind,
-            summary,
-            origin: "",
-            shares_budget: false,
-            schema: |generator| S::json_schema(generator),
-            build: Build::Unavailable(way_out),
-        }
+        Self::with::<S>(kind, summary, Build::Unavailable(way_out))
     }
 
     /// The same plugin, from this crate. [`submit!`](crate::submit) fills it in.

@@ -1,6 +1,6 @@
 //! Finds plugins by their kind.
 
-use crate::{ConfigError, Decomposer, LayerFormat, Plugin, RankRule, Runtime, nearest};
+use crate::{ConfigError, Decomposer, LayerFormat, Plugin, RankRule, Runtime};
 
 /// What can be registered: one registry for each contract.
 pub trait Registered: 'static {
@@ -62,13 +62,7 @@ fn sorted<T: ?Sized>(mut plugins: Vec<&'static Plugin<T>>, noun: &str) -> Result
 
 fn unknown<T: ?Sized>(kind: &str, plugins: &[&Plugin<T>], noun: &str) -> ConfigError {
     let kinds: Vec<_> = plugins.iter().map(|plugin| plugin.kind()).collect();
-    let known =
-        if kinds.is_empty() { "none is registered".to_owned() } else { format!("known are {}", kinds.join(", ")) };
-    let help = match nearest(kind, kinds.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`? {known}"),
-        None => known,
-    };
-    ConfigError::new(format!("unknown {noun} `{kind}`")).with_help(help)
+    ConfigError::new(format!("unknown {noun} `{kind}`")).with_known(kind, &kinds)
 }
 
 #[cfg(test)]

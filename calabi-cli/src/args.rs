@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calabi::Assignment;
+use calabi::{Assignment, RunOptions};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Makes neural networks smaller by low-rank factorization.
@@ -50,6 +50,13 @@ pub(crate) struct WorkArgs {
     /// A line for every layer on stderr, also on a terminal.
     #[arg(short, long)]
     pub(crate) verbose: bool,
+}
+
+impl WorkArgs {
+    /// How the engine is to work.
+    pub(crate) fn options(&self) -> RunOptions {
+        RunOptions { threads: self.threads.map(usize::from), ..RunOptions::default() }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -57,7 +57,7 @@ pub use pipeline::{
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};
 pub use report::{Change, LayerReport, Outcome, Report};
-pub use run::{RunOptions, open_model, plan, plan_with, run, spectra};
+pub use run::{RunOptions, open_model, plan, plan_with, reads, run, spectra};
 pub use sited::Sited;
 pub use size::ByteSize;
 pub use target::Target;

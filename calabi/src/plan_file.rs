@@ -18,11 +18,9 @@ const HEADER: &str = "\
 
 ";
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize)]
 struct PlanFile {
     version: u32,
-    #[serde(default)]
     layer: Vec<Entry>,
 }
 

@@ -142,9 +142,7 @@ impl Report {
             )
         })
     }
-}
 
-impl Report {
     /// Files that grew by their headers, or because the break-even rule is off.
     fn grown(&self) -> Option<String> {
         let Change { before, after } = self.bytes;

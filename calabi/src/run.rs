@@ -7,7 +7,7 @@ use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings,
 
 use crate::choose::{allocate, select};
 use crate::decompose::{Context, Decomposed, decompose, input_error, read_again};
-use crate::staging::{Places, Staging};
+use crate::staging::{Places, Staging, files_read};
 use crate::store::Store;
 use crate::substitute::substitute;
 use crate::survey::survey;
@@ -117,6 +117,14 @@ pub fn plan_with(pipeline: &Pipeline, spectra: &[Option<Spectrum>]) -> Result<Pl
     let spectra: Vec<_> = spectra.iter().map(Option::as_ref).collect();
     allocate(pipeline, &mut plan, &spectra, &*source)?;
     Ok(plan)
+}
+
+/// The files that a pipeline reads, the model first: nothing may be written over them.
+///
+/// # Errors
+/// Where the model cannot be opened.
+pub fn reads(pipeline: &Pipeline) -> Result<Vec<PathBuf>, Error> {
+    Ok(files_read(pipeline, &*open(pipeline)?))
 }
 
 fn known(decomposed: &[Option<Decomposed>]) -> Vec<Option<&Spectrum>> {

@@ -37,9 +37,7 @@ impl Places {
         options: &RunOptions,
     ) -> Result<Self, ConfigError> {
         let (input, output) = (&pipeline.model.input.value, &pipeline.model.output);
-        let mut taken = vec![input.clone()];
-        taken.extend(source.totals().files);
-        taken.extend(pipeline.verify.as_ref().map(|verify| verify.data.value.clone()));
+        let mut taken = files_read(pipeline, source);
         taken.extend(options.reads.clone());
         // What the new model will have too, and the files that any checkpoint may have.
         let ours = |name: &OsStr| {
@@ -66,6 +64,14 @@ impl Places {
         }
         Ok(Self { output: place, failed })
     }
+}
+
+/// The files that a pipeline reads, the model first.
+pub(crate) fn files_read(pipeline: &Pipeline, source: &dyn LayerSource) -> Vec<PathBuf> {
+    let mut files = vec![pipeline.model.input.value.clone()];
+    files.extend(source.totals().files);
+    files.extend(pipeline.verify.as_ref().map(|verify| verify.data.value.clone()));
+    files
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -74,7 +74,10 @@ impl Target<'_> {
     }
 
     /// The place with its folder resolved. A folder that does not exist yet is fine, a detour through one is not.
-    fn resolved(&self) -> Result<PathBuf, ConfigError> {
+    ///
+    /// # Errors
+    /// Where the place has no name, or cannot be reached.
+    pub fn resolved(&self) -> Result<PathBuf, ConfigError> {
         let name =
             self.path.file_name().ok_or_else(|| self.refuse("is no name").with_help("name a file or a folder"))?;
         let mut folder = match self.path.parent() {

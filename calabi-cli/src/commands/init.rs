@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use calabi::api::settings::Fraction;
 use calabi::api::{ConfigError, RankRule, Spectrum};
 use calabi::rank::{Budget, Combined, Energy};
-use calabi::{Pipeline, RunOptions, Sited};
+use calabi::{Pipeline, Sited};
 
 use crate::args::InitArgs;
 use crate::failure::Failure;
@@ -50,9 +50,7 @@ struct Spectra {
 impl Spectra {
     fn take(args: &InitArgs) -> Result<Self, Failure> {
         let pipeline = Pipeline::new(&args.model, "", Energy { threshold: fraction(0.99)? });
-        let threads = args.work.threads.map(usize::from);
-        let options = RunOptions { threads, ..RunOptions::default() };
-        let (_, spectra) = calabi::spectra(&pipeline, &options, true, &Progress::new(args.work.verbose))?;
+        let (_, spectra) = calabi::spectra(&pipeline, &args.work.options(), true, &Progress::new(args.work.verbose))?;
         Ok(Self { pipeline, spectra })
     }
 

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use calabi::Pipeline;
 use calabi::api::Spectrum;
 use calabi::rank::Fixed;
-use calabi::{Pipeline, RunOptions};
 
 use crate::args::InspectArgs;
 use crate::failure::Failure;
@@ -49,9 +49,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Ending, Failure> {
 fn spectra(args: &InspectArgs) -> Result<Vec<Option<Spectrum>>, Failure> {
     let any_rule = Fixed { rank: calabi::api::Rank::ONE };
     let pipeline = Pipeline::new(&args.model, "", any_rule);
-    let threads = args.work.threads.map(usize::from);
-    let options = RunOptions { threads, ..RunOptions::default() };
-    Ok(calabi::spectra(&pipeline, &options, true, &Progress::new(args.work.verbose))?.1)
+    Ok(calabi::spectra(&pipeline, &args.work.options(), true, &Progress::new(args.work.verbose))?.1)
 }
 
 /// How steep a spectrum is, in a line: what share of the rank holds what share of the energy.

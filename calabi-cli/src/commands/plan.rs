@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use calabi::api::Spectrum;
-use calabi::{Pipeline, Plan, RunOptions};
+use calabi::{Pipeline, Plan};
 
 use crate::args::{Format, PlanArgs};
 use crate::failure::Failure;
@@ -15,12 +15,12 @@ use crate::{Ending, print};
 
 pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
     let pipeline = Pipeline::load(&args.pipeline.pipeline, &args.pipeline.set)?;
-    let check = |path: &Option<PathBuf>| match path {
-        None => Ok(None),
-        Some(path) => FileTarget::check(path, &taken(args, &pipeline), args.force).map(Some),
-    };
+    let fail = |error| Failure::of(error, pipeline.source.as_ref());
+    let taken = taken(args, &pipeline).map_err(fail)?;
+    let check =
+        |path: &Option<PathBuf>| path.as_ref().map(|path| FileTarget::check(path, &taken, args.force)).transpose();
     let (plan_file, spectra_file) = (check(&args.output)?, check(&args.spectra)?);
-    let (plan, spectra) = make(args, &pipeline).map_err(|error| Failure::of(error, pipeline.source.as_ref()))?;
+    let (plan, spectra) = make(args, &pipeline).map_err(fail)?;
     if let Some(file) = spectra_file {
         file.json(&by_name(&plan, &spectra))?;
     }
@@ -34,12 +34,14 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
     Ok(Ending::Done)
 }
 
-/// What the command reads: nothing of it is written over.
-fn taken(args: &PlanArgs, pipeline: &Pipeline) -> Vec<PathBuf> {
-    let source = calabi::open_model(&pipeline.model.input, pipeline.model.format.as_deref().map(String::as_str));
-    let mut taken = vec![pipeline.model.input.value.clone(), args.pipeline.pipeline.clone()];
-    taken.extend(source.map(|source| source.totals().files).unwrap_or_default());
-    taken
+/// What the command reads, where it writes a file: nothing of it is written over.
+fn taken(args: &PlanArgs, pipeline: &Pipeline) -> Result<Vec<PathBuf>, calabi::Error> {
+    if args.output.is_none() && args.spectra.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut taken = calabi::reads(pipeline)?;
+    taken.push(args.pipeline.pipeline.clone());
+    Ok(taken)
 }
 
 fn make(args: &PlanArgs, pipeline: &Pipeline) -> Result<(Plan, Vec<Option<Spectrum>>), calabi::Error> {
@@ -48,10 +50,8 @@ fn make(args: &PlanArgs, pipeline: &Pipeline) -> Result<(Plan, Vec<Option<Spectr
         let none = vec![None; plan.layers.len()];
         return Ok((plan, none));
     }
-    let threads = args.pipeline.work.threads.map(usize::from);
-    let options = RunOptions { threads, ..RunOptions::default() };
     let whole = args.spectra.is_some();
-    calabi::spectra(pipeline, &options, whole, &Progress::new(args.pipeline.work.verbose))
+    calabi::spectra(pipeline, &args.pipeline.work.options(), whole, &Progress::new(args.pipeline.work.verbose))
 }
 
 /// All singular values of each decomposed layer, by its name.

@@ -1,9 +1,10 @@
 //! `calabi-cli plugins`: what can stand in a pipeline file, read off the registry.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use calabi::PluginEntry;
-use calabi::api::{ConfigError, nearest};
+use calabi::api::ConfigError;
 
 use crate::args::{Format, PluginsArgs};
 use crate::failure::Failure;
@@ -13,13 +14,12 @@ use crate::{Ending, print};
 pub(crate) fn plugins(args: &PluginsArgs) -> Result<Ending, Failure> {
     let mut entries = calabi::catalogue()?;
     if let Some(kind) = &args.kind {
-        let mut known: Vec<_> = entries.iter().map(|entry| entry.kind.clone()).collect();
-        known.sort();
-        known.dedup();
-        entries.retain(|entry| entry.kind == *kind);
-        if entries.is_empty() {
-            return Err(unknown(kind, &known).into());
+        if entries.iter().all(|entry| entry.kind != *kind) {
+            let known: BTreeSet<_> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+            let error = ConfigError::new(format!("no section or plugin of the name `{kind}`"));
+            return Err(error.with_known(kind, &known.into_iter().collect::<Vec<_>>()).into());
         }
+        entries.retain(|entry| entry.kind == *kind);
     }
     match args.format {
         Format::Json => print::json(&entries)?,
@@ -27,15 +27,6 @@ pub(crate) fn plugins(args: &PluginsArgs) -> Result<Ending, Failure> {
         Format::Human => print::text(&overview(&entries))?,
     }
     Ok(Ending::Done)
-}
-
-fn unknown(kind: &str, known: &[String]) -> ConfigError {
-    let list = format!("known are {}", known.join(", "));
-    let help = match nearest(kind, known.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`? {list}"),
-        None => list,
-    };
-    ConfigError::new(format!("no section or plugin of the name `{kind}`")).with_help(help)
 }
 
 fn overview(entries: &[PluginEntry]) -> String {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use calabi_api::registry::{self, Registered};
-use calabi_api::{ConfigError, Decomposer, LayerFormat, RankRule, RankSelector, Settings, nearest};
+use calabi_api::{ConfigError, Decomposer, LayerFormat, RankRule, RankSelector, Settings};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -19,7 +19,9 @@ pub(super) const SECTIONS: [&str; 7] = ["model", "layers", "decomposer", "rank",
 pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
     let mut root = DeTable::parse(text)?.into_inner();
     if let Some(unknown) = root.keys().find(|key| !SECTIONS.contains(&key.get_ref().as_ref())) {
-        return Err(unknown_section(unknown.get_ref()).at(unknown.span()));
+        let name = unknown.get_ref();
+        let error = ConfigError::new(format!("unknown section `{name}`")).with_known(name, &SECTIONS);
+        return Err(error.at(unknown.span()));
     }
     let mut section = |name: &str| root.remove(name);
     let model = settings("model", section("model").ok_or_else(|| missing("model", "names the input and the output"))?)?;
@@ -66,15 +68,6 @@ fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
         }
     }
     Ok(())
-}
-
-fn unknown_section(name: &str) -> ConfigError {
-    let known = format!("known are {}", SECTIONS.join(", "));
-    let help = match nearest(name, SECTIONS) {
-        Some(near) => format!("did you mean `{near}`? {known}"),
-        None => known,
-    };
-    ConfigError::new(format!("unknown section `{name}`")).with_help(help)
 }
 
 fn missing(section: &str, purpose: &str) -> ConfigError {
