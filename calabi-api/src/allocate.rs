@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::{Choice, Cost, LayerCost, LayerSpectrum, Rank, RankSelector, SelectError, Shape};
+use crate::{Choice, Cost, LayerCost, LayerSpectrum, Needs, Rank, RankSelector, SelectError, Shape};
 
 /// Sees every layer before any rank is chosen. Every [`RankSelector`] is one.
 ///
@@ -15,6 +15,11 @@ pub trait RankAllocator: Debug + Send + Sync {
     /// # Errors
     /// Where the budget cannot be met; the message says what could be.
     fn allocate(&self, model: &Allocation<'_>) -> Result<Vec<Choice>, SelectError>;
+
+    /// What it wants to see besides spectra: measured or loaded only if asked for.
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
 
     /// A rank that a layer of this shape never exceeds, so that a partial decomposer may stop early.
     fn limit(&self, shape: Shape) -> Rank {
@@ -29,6 +34,10 @@ impl<S: RankSelector + ?Sized> RankAllocator for S {
 
     fn limit(&self, shape: Shape) -> Rank {
         RankSelector::limit(self, shape)
+    }
+
+    fn needs(&self) -> Needs {
+        RankSelector::needs(self)
     }
 }
 

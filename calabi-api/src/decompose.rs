@@ -58,6 +58,15 @@ pub trait Decomposition: Debug + Send {
         })
     }
 
+    /// As [`basis`](Self::basis), to the precision of `f64` where the decomposer has it.
+    ///
+    /// # Errors
+    /// As [`vectors`](Self::vectors).
+    fn precise_basis(&self, r: Rank) -> Result<(Side, Array2<f64>), DecomposeError> {
+        let Basis { side, vectors } = self.basis(r)?;
+        Ok((side, vectors.mapv(f64::from)))
+    }
+
     /// What the reader of a report should know: "3 power steps missed the tolerance: exact route taken".
     fn remark(&self) -> Option<&str> {
         None

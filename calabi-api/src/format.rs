@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Debug};
 use std::path::{Path, PathBuf};
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2, ArrayD};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -39,6 +39,14 @@ pub trait LayerSource: Debug + Send + Sync {
     /// Where the file cannot be read or holds a number that is not finite; the error names the tensor.
     fn read(&self, layer: &Layer) -> Result<Array2<f32>, FormatError>;
 
+    /// The normalisation whose output flows into a layer; none where something else does.
+    ///
+    /// # Errors
+    /// Where its tensors cannot be read.
+    fn normalisation(&self, _layer: &Layer) -> Result<Option<Normalisation>, FormatError> {
+        Ok(None)
+    }
+
     /// The files beside `path` that a model written there may need: checked before any work.
     fn side_files(&self, _path: &Path) -> Vec<PathBuf> {
         Vec::new()
@@ -66,6 +74,15 @@ pub trait LayerSink: Send {
     /// Where the layer was not declared, the shapes differ from what was, or the file cannot be written.
     fn write(&mut self, layer: &Layer, factors: &Factors) -> Result<(), FormatError>;
 
+    /// Writes other values in the place of a tensor that is no layer's weight (a norm): same name, shape and type.
+    ///
+    /// # Errors
+    /// Where there is no such tensor, its shape differs, or the format cannot do it.
+    fn amend(&mut self, tensor: &str, values: &ArrayD<f32>) -> Result<(), FormatError> {
+        let _ = values;
+        Err(FormatError::Misuse(format!("tensor {}: this format writes layers alone", Name::new(tensor))))
+    }
+
     /// Copies all that is not replaced, as it was, and makes the model durable.
     ///
     /// # Errors
@@ -86,8 +103,30 @@ pub struct Layer {
     pub role: Role,
     /// What it costs, dense and at every rank.
     pub cost: LayerCost,
+    /// How it is wired into the model.
+    pub wiring: Wiring,
     /// Where the source finds it: its own affair.
     pub key: usize,
+}
+
+/// How a layer is wired into its model.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wiring {
+    /// The name of its weight in the file.
+    pub weight: String,
+    /// In a graph, the name of the value that flows into it: `E[xxᵀ]` is taken over its last axis.
+    pub input: Option<String>,
+    /// In a graph, the name of the value that its node gives.
+    pub output: Option<String>,
+}
+
+/// The normalisation whose output is a layer's input: the input's mean is about `beta`, its scales are about `gamma`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normalisation {
+    /// `γ`, a scale for every feature.
+    pub gamma: Array1<f32>,
+    /// `β`, a shift for every feature; none where the normalisation has none.
+    pub beta: Option<Array1<f32>>,
 }
 
 /// What a layer does in the model.

@@ -8,7 +8,7 @@
 //! | [`RankAllocator`] | shares one budget among all layers | `[rank]` |
 //! | [`Decomposer`] | computes singular values and vectors | `[decomposer]` |
 //! | [`LayerFormat`] | reads and writes model files | `[model] format`, else by the file |
-//! | [`Runtime`] | runs a model on samples | by the file, for `[verify]` |
+//! | [`Runtime`] | runs a model on samples | by the file, for `[calibration]` and `[verify]` |
 //!
 //! ```
 //! use calabi_api::{Choice, LayerSpectrum, Plugin, Rank, RankSelector, SelectError};
@@ -38,6 +38,7 @@
 //! no plugin has a `validate` to forget.
 
 mod allocate;
+mod blocks;
 mod choice;
 mod config;
 mod cost;
@@ -45,6 +46,7 @@ mod decompose;
 mod dtype;
 mod factors;
 mod format;
+mod needs;
 mod plugin;
 pub mod registry;
 mod runtime;
@@ -52,8 +54,10 @@ mod select;
 pub mod settings;
 mod shape;
 mod spectrum;
+mod states;
 
 pub use allocate::{Allocation, LayerOptions, RankAllocator};
+pub use blocks::{BlockRunner, RefineSettings, Refined, Watch};
 pub use choice::{Choice, Kept, Rounding};
 pub use config::{ConfigError, nearest};
 pub use cost::{Cost, LayerCost};
@@ -61,14 +65,16 @@ pub use decompose::{Basis, DecomposeError, Decomposer, Decomposition, Side, Vect
 pub use dtype::DType;
 pub use factors::Factors;
 pub use format::{
-    FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Replacement, Role, Totals, WriteOptions,
-    Written,
+    FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Normalisation, Replacement, Role, Totals,
+    Wiring, WriteOptions, Written,
 };
+pub use needs::{Needs, Sensitivity, SensitivitySource, Statistics};
 pub use plugin::{Plugin, RankRule, Settings};
 pub use runtime::{InputSpec, Output, RunError, Runner, Runtime, Samples, Tensor};
-pub use select::{LayerSpectrum, RankSelector, ReadWeight, SelectError};
+pub use select::{LayerSpectrum, RankSelector, ReadStatistics, ReadWeight, SelectError};
 pub use shape::{Rank, Shape};
 pub use spectrum::{Spectrum, SpectrumError};
+pub use states::{StateSpace, States};
 
 // What a plugin needs besides this crate comes through it, so that versions cannot differ.
 #[doc(hidden)]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use ndarray::{ArrayD, Axis};
 use thiserror::Error;
 
+use crate::{BlockRunner, Factors, Layer, Watch};
+
 /// Runs models of one kind.
 pub trait Runtime: Debug + Send + Sync {
     /// Whether it runs this file or folder, judged by its name and its first bytes.
@@ -28,6 +30,42 @@ pub trait Runner: Send {
     /// # Errors
     /// Where an input is missing, of another type or shape than the model wants, or an operator fails.
     fn outputs(&mut self, samples: &Samples) -> Result<Vec<Output>, RunError>;
+
+    /// The outputs a few samples at a time, in their order, for outputs too large to hold: `each` is given the number of
+    /// the first of them and their outputs.
+    ///
+    /// # Errors
+    /// As [`outputs`](Self::outputs), and where `each` fails.
+    fn stream(
+        &mut self,
+        samples: &Samples,
+        each: &mut dyn FnMut(usize, Vec<Output>) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        (0..samples.count()).try_for_each(|i| each(i, self.outputs(&samples.some(i, i + 1))?))
+    }
+
+    /// The name of the distinct input that each of these layers reads: layers that share an input share the name.
+    ///
+    /// # Errors
+    /// Where the model has no such layer, or what flows into it cannot be watched.
+    fn sources(&self, layers: &[&Layer]) -> Result<Vec<String>, RunError>;
+
+    /// Runs the samples and lets the caller watch what flows into these layers, each distinct input once.
+    ///
+    /// # Errors
+    /// As [`sources`](Self::sources) and [`outputs`](Self::outputs), and where the watcher fails.
+    fn observe(&mut self, samples: &Samples, layers: &[&Layer], watch: &mut Watch<'_>) -> Result<(), RunError>;
+
+    /// Puts factors in the place of a layer's weight, or the weight back.
+    ///
+    /// # Errors
+    /// Where the model has no such layer, or the factors do not fit it.
+    fn substitute(&mut self, layer: &Layer, factors: Option<&Factors>) -> Result<(), RunError>;
+
+    /// The model block by block, where it can run so: sequential compression and refinement need it.
+    fn blocks(&mut self) -> Option<&mut dyn BlockRunner> {
+        None
+    }
 }
 
 /// An input of a model.
@@ -103,6 +141,12 @@ impl Samples {
     #[must_use]
     pub fn count(&self) -> usize {
         self.inputs.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(0)
+    }
+
+    /// The samples from `start` up to `end`, which are among them.
+    #[must_use]
+    pub fn some(&self, start: usize, end: usize) -> Self {
+        Self { inputs: self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.samples(start, end))).collect() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 
 use ndarray::Array2;
 
-use crate::{Choice, Rank, Shape, Spectrum};
+use crate::{Choice, Needs, Rank, Sensitivity, Shape, Spectrum, Statistics};
 
 /// Chooses the rank of one layer.
 ///
@@ -26,6 +26,11 @@ pub trait RankSelector: Debug + Send + Sync {
         None
     }
 
+    /// What it wants to see besides the spectrum: measured or loaded only if asked for.
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
+
     /// A rank that [`select`](Self::select) never exceeds, so that a partial decomposer may stop early.
     fn limit(&self, shape: Shape) -> Rank {
         shape.full_rank()
@@ -39,22 +44,39 @@ pub struct LayerSpectrum<'a> {
     shape: Shape,
     spectrum: &'a Spectrum,
     weight: Option<&'a ReadWeight<'a>>,
+    statistics: Option<&'a ReadStatistics<'a>>,
+    sensitivity: Option<Sensitivity>,
 }
 
 /// Reads a layer's weight, `m × n`, when a selector asks for it.
 pub type ReadWeight<'a> = dyn Fn() -> Result<Array2<f32>, SelectError> + Sync + 'a;
 
+/// Reads the statistics of what flows into a layer, when a selector asks for them.
+pub type ReadStatistics<'a> = dyn Fn() -> Result<Statistics, SelectError> + Sync + 'a;
+
 impl<'a> LayerSpectrum<'a> {
     /// A layer of this name, shape and spectrum.
     #[must_use]
     pub fn new(name: &'a str, shape: Shape, spectrum: &'a Spectrum) -> Self {
-        Self { name, shape, spectrum, weight: None }
+        Self { name, shape, spectrum, weight: None, statistics: None, sensitivity: None }
     }
 
     /// The same layer, with a way to read its weight.
     #[must_use]
     pub fn with_weight(self, read: &'a ReadWeight<'a>) -> Self {
         Self { weight: Some(read), ..self }
+    }
+
+    /// The same layer, with a way to read the statistics of what flows into it.
+    #[must_use]
+    pub fn with_statistics(self, read: &'a ReadStatistics<'a>) -> Self {
+        Self { statistics: Some(read), ..self }
+    }
+
+    /// The same layer, with what cutting it alone does to the model.
+    #[must_use]
+    pub fn with_sensitivity(self, sensitivity: Option<Sensitivity>) -> Self {
+        Self { sensitivity, ..self }
     }
 
     /// The layer's name, as patterns match it.
@@ -81,6 +103,21 @@ impl<'a> LayerSpectrum<'a> {
     /// Where the weight cannot be read, or none stands behind this spectrum.
     pub fn weight(&self) -> Result<Array2<f32>, SelectError> {
         self.weight.map_or_else(|| Err(SelectError::new("no weight stands behind this spectrum")), |read| read())
+    }
+
+    /// Reads second moments of what flows into the layer: `n × n`. They are dropped with the value, as the weight is.
+    ///
+    /// # Errors
+    /// Where the run has no calibration data, or the rule did not ask for them in [`needs`](RankSelector::needs).
+    pub fn statistics(&self) -> Result<Statistics, SelectError> {
+        let none = || Err(SelectError::new("there are no statistics of what flows into the layer: add [calibration]"));
+        self.statistics.map_or_else(none, |read| read())
+    }
+
+    /// What cutting this layer alone does to the model; none where that was not measured.
+    #[must_use]
+    pub fn sensitivity(&self) -> Option<Sensitivity> {
+        self.sensitivity
     }
 }
 

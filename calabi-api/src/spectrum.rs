@@ -12,6 +12,7 @@ pub struct Spectrum {
     values: Vec<f64>,
     /// `tails[r]` is what is lost at rank `r`: the sum of `σ²` beyond the first `r`, smallest first.
     tails: Vec<f64>,
+    energy: f64,
     complete: bool,
 }
 
@@ -61,6 +62,24 @@ impl Spectrum {
         Self::checked(values, (energy - sum).max(0.0), false)
     }
 
+    /// The same singular values, with losses of their own: `losses[r]` is what the rank `r` loses, for `r` from 0 to as
+    /// many as the values are known; `energy` is what errors are relative to. For bases that were found in one metric and
+    /// are judged in another.
+    ///
+    /// # Errors
+    /// Where a loss is negative or not finite, or their number is another.
+    pub fn with_losses(self, losses: Vec<f64>, energy: f64) -> Result<Self, SpectrumError> {
+        if losses.len() != self.values.len() + 1 {
+            return Err(SpectrumError::Empty);
+        }
+        for (index, &value) in losses.iter().chain([&energy]).enumerate() {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(SpectrumError::NotANumber { index, value });
+            }
+        }
+        Ok(Self { tails: losses, energy, ..self })
+    }
+
     fn checked(values: Vec<f64>, rest: f64, complete: bool) -> Result<Self, SpectrumError> {
         if values.is_empty() {
             return Err(SpectrumError::Empty);
@@ -77,7 +96,8 @@ impl Spectrum {
         for (index, value) in values.iter().enumerate().rev() {
             tails[index] = tails[index + 1] + value * value;
         }
-        Ok(Self { values, tails, complete })
+        let energy = tails[0];
+        Ok(Self { values, tails, energy, complete })
     }
 
     /// The singular values, largest first.
@@ -101,7 +121,7 @@ impl Spectrum {
     /// The energy of the whole weight, `‖W‖²`.
     #[must_use]
     pub fn energy(&self) -> f64 {
-        self.tails[0]
+        self.energy
     }
 
     /// What the best approximation of rank `r` loses, `Σ_{i>r} σᵢ²`. Beyond the known values: what they leave.
@@ -119,7 +139,7 @@ impl Spectrum {
     /// The smallest rank whose loss is at most `loss`; none where the known values do not reach it.
     #[must_use]
     pub fn rank_for_loss(&self, loss: f64) -> Option<Rank> {
-        let below = self.tails.partition_point(|&tail| tail > loss);
+        let below = self.tails.iter().rposition(|&tail| tail > loss).map_or(0, |last| last + 1);
         (below <= self.values.len()).then(|| Rank::new(below).unwrap_or(Rank::ONE))
     }
 

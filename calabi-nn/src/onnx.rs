@@ -97,6 +97,23 @@ impl Runner for OnnxRunner {
         self.inputs.iter().map(Input::spec).collect()
     }
 
+    fn sources(&self, _: &[&calabi_api::Layer]) -> Result<Vec<String>, RunError> {
+        Err(RunError::Failed("inner values cannot be watched yet".to_owned()))
+    }
+
+    fn observe(
+        &mut self,
+        _: &Samples,
+        _: &[&calabi_api::Layer],
+        _: &mut calabi_api::Watch<'_>,
+    ) -> Result<(), RunError> {
+        Err(RunError::Failed("inner values cannot be watched yet".to_owned()))
+    }
+
+    fn substitute(&mut self, _: &calabi_api::Layer, _: Option<&calabi_api::Factors>) -> Result<(), RunError> {
+        Err(RunError::Failed("layers cannot be substituted yet".to_owned()))
+    }
+
     fn outputs(&mut self, samples: &Samples) -> Result<Vec<Output>, RunError> {
         let tensors = matched(&self.inputs, samples)?;
         let batches = Batches::new(&self.inputs, &tensors)?;

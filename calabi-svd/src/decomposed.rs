@@ -2,6 +2,7 @@
 
 use calabi_api::{Basis, DecomposeError, Decomposition, Rank, Side, Spectrum, Vectors};
 use faer::{Mat, MatRef};
+use ndarray::Array2;
 
 use crate::orthonormal::orthonormal;
 use crate::signs;
@@ -54,6 +55,11 @@ impl Decomposition for Decomposed {
 
     fn basis(&self, r: Rank) -> Result<Basis, DecomposeError> {
         Ok(Basis { side: self.side, vectors: signs::to_f32(self.smaller_side(r)?.as_ref()) })
+    }
+
+    fn precise_basis(&self, r: Rank) -> Result<(Side, Array2<f64>), DecomposeError> {
+        let vectors = self.smaller_side(r)?;
+        Ok((self.side, Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |(i, j)| vectors[(i, j)])))
     }
 
     fn remark(&self) -> Option<&str> {

@@ -168,7 +168,15 @@ mod tests {
     fn layer(rows: usize, cols: usize) -> Layer {
         let shape = Shape::new(rows, cols).unwrap();
         let cost = LayerCost::new(shape, DType::F32, DType::F32);
-        Layer { name: "layer".into(), shape, dtype: DType::F32, role: Role::Linear, cost, key: 0 }
+        Layer {
+            name: "layer".into(),
+            shape,
+            dtype: DType::F32,
+            role: Role::Linear,
+            cost,
+            wiring: calabi_api::Wiring::default(),
+            key: 0,
+        }
     }
 
     fn settled(rank: fn(Rank, &'static str) -> Choice, value: usize, break_even: bool) -> Kept {

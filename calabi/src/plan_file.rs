@@ -199,7 +199,15 @@ mod tests {
         let shape = Shape::new(4, 6).unwrap();
         let cost = LayerCost::new(shape, DType::F32, DType::F32);
         let layers = layers.map(|(name, decision)| PlannedLayer {
-            layer: Layer { name: name.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, key: 0 },
+            layer: Layer {
+                name: name.to_owned(),
+                shape,
+                dtype: DType::F32,
+                role: Role::Linear,
+                cost,
+                wiring: calabi_api::Wiring::default(),
+                key: 0,
+            },
             decision,
             rule: Rule::Main,
         });

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use calabi_api::{DType, Layer, LayerCost, LeftAlone, Name, Role, Shape};
+use calabi_api::{DType, Layer, LayerCost, LeftAlone, Name, Role, Shape, Wiring};
 
 use super::constants::{Constant, Origin, Scope};
 use super::names::NameId;
@@ -111,7 +111,7 @@ impl Search<'_> {
         }
         let key = self.found.sites.len();
         self.found.sites.push(site);
-        self.found.layers.push(Layer { name, shape, dtype, role: Role::Linear, cost, key });
+        self.found.layers.push(Layer { name, shape, dtype, role: Role::Linear, cost, wiring: Wiring::default(), key });
     }
 
     /// The node's name, else the weight's, else that of the node's first output; numbered where several are alike.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use calabi_api::{DType, Layer, LayerCost, LeftAlone, Role, Shape};
+use calabi_api::{DType, Layer, LayerCost, LeftAlone, Role, Shape, Wiring};
 
 use super::config::Config;
 use super::header::Entry;
@@ -60,7 +60,8 @@ fn left_alone(tensor: &Entry, why: String) -> LeftAlone {
 
 fn layer(tensor: &Entry, shape: Shape, dtype: DType, key: usize) -> Layer {
     let name = roles::layer_of(&tensor.name).unwrap_or(&tensor.name).to_owned();
-    Layer { name, shape, dtype, role: Role::Linear, cost: LayerCost::new(shape, dtype, dtype), key }
+    let wiring = Wiring { weight: tensor.name.clone(), ..Wiring::default() };
+    Layer { name, shape, dtype, role: Role::Linear, cost: LayerCost::new(shape, dtype, dtype), wiring, key }
 }
 
 /// Judges tensors by what else is in the model.
