@@ -22,6 +22,8 @@ mod choose;
 mod compare;
 mod decompose;
 mod error;
+#[allow(dead_code, unused_imports)] // not wired into the run yet
+mod metric;
 mod observe;
 mod pattern;
 mod pipeline;
@@ -33,6 +35,8 @@ mod run;
 mod sited;
 mod size;
 mod staging;
+#[allow(dead_code, unused_imports)] // not wired into the run yet
+mod statistics;
 mod store;
 mod substitute;
 mod survey;
