@@ -143,10 +143,16 @@ impl States {
     /// Where there are no such samples, or the copy cannot be written.
     pub fn some(&self, samples: std::ops::Range<usize>) -> Result<Self, RunError> {
         let mut copy = Self::new(self.space.clone());
-        for sample in samples {
-            copy.push(self.get(sample)?.into_owned(), self.at(sample)?.tokens.clone())?;
-        }
+        samples.into_iter().try_for_each(|i| copy.push(self.get(i)?.into_owned(), self.at(i)?.tokens.clone()))?;
         Ok(copy)
+    }
+
+    /// Adds copies of all samples of other states.
+    ///
+    /// # Errors
+    /// Where they cannot be read or kept.
+    pub fn append(&mut self, other: &Self) -> Result<(), RunError> {
+        (0..other.count()).try_for_each(|i| self.push(other.get(i)?.into_owned(), other.at(i)?.tokens.clone()))
     }
 
     fn at(&self, sample: usize) -> Result<&Sample, RunError> {

@@ -47,6 +47,9 @@ impl Progress {
 
 fn verb(stage: Stage) -> &'static str {
     match stage {
+        Stage::Calibrate => "calibrate",
+        Stage::Sensitivity => "measure",
+        Stage::Sequential => "compress",
         Stage::Decompose => "decompose",
         Stage::Substitute => "factorize",
         Stage::Verify => "verify",

@@ -2,10 +2,11 @@
 
 use calabi_api::{
     Allocation, Choice, Cost, Kept, Layer, LayerOptions, LayerSource, LayerSpectrum, Name, Rank, RankAllocator,
-    RankRule, RankSelector, Rounding, SelectError, Spectrum,
+    RankRule, RankSelector, Rounding, SelectError, Sensitivity, Spectrum,
 };
 
 use crate::decompose::read_again;
+use crate::metrics::Metrics;
 use crate::{Decision, Error, LayerSettings, Pipeline, Plan, Rule};
 
 /// Rounds a choice and applies the break-even rule.
@@ -48,50 +49,60 @@ pub(crate) fn options(layer: &Layer, settings: &LayerSettings, known: usize) -> 
         .collect()
 }
 
-/// Lets the allocator of `[rank]` decide about the layers that are still open.
-pub(crate) fn allocate(
-    pipeline: &Pipeline,
-    plan: &mut Plan,
-    spectra: &[Option<&Spectrum>],
-    source: &dyn LayerSource,
-) -> Result<(), Error> {
-    let RankRule::Allocator(allocator) = &pipeline.rank.value else { return Ok(()) };
+/// What is known of the layers of a plan before their ranks are chosen.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'k> {
+    /// Of each layer; none where it takes no part.
+    pub(crate) spectra: &'k [Option<&'k Spectrum>],
+    /// Of each layer; none where nobody asked.
+    pub(crate) sensitivities: &'k [Option<Sensitivity>],
+    pub(crate) metrics: &'k Metrics<'k>,
+    pub(crate) source: &'k dyn LayerSource,
+}
+
+/// Lets the allocator of `[rank]` decide about the layers that are still open; returns which they were.
+pub(crate) fn allocate(pipeline: &Pipeline, plan: &mut Plan, known: &Known<'_>) -> Result<Vec<usize>, Error> {
+    let RankRule::Allocator(allocator) = &pipeline.rank.value else { return Ok(Vec::new()) };
     let open: Vec<usize> = (0..plan.layers.len()).filter(|&i| plan.layers[i].decision == Decision::Open).collect();
     if open.is_empty() {
-        return Ok(());
+        return Ok(open);
     }
-    let choices = share(pipeline, plan, spectra, source, &**allocator).map_err(|source| Error::Select {
+    let choices = share(pipeline, plan, known, &**allocator).map_err(|source| Error::Select {
         layer: None,
         source,
         span: pipeline.rank.span.clone(),
     })?;
-    for (index, choice) in open.into_iter().zip(choices) {
+    for (&index, choice) in open.iter().zip(choices) {
         plan.layers[index].decision = choice.into();
     }
-    Ok(())
+    Ok(open)
 }
 
 /// The allocator's choices for the open layers of a plan.
 fn share(
     pipeline: &Pipeline,
     plan: &Plan,
-    spectra: &[Option<&Spectrum>],
-    source: &dyn LayerSource,
+    known: &Known<'_>,
     allocator: &dyn RankAllocator,
 ) -> Result<Vec<Choice>, SelectError> {
-    let open: Vec<(&Layer, &Spectrum)> = plan
+    let open: Vec<(usize, &Layer, &Spectrum)> = plan
         .layers
         .iter()
-        .zip(spectra)
-        .filter(|(planned, _)| planned.decision == Decision::Open)
-        .filter_map(|(planned, spectrum)| Some((&planned.layer, (*spectrum)?)))
+        .zip(known.spectra)
+        .enumerate()
+        .filter(|(_, (planned, _))| planned.decision == Decision::Open)
+        .filter_map(|(index, (planned, spectrum))| Some((index, &planned.layer, (*spectrum)?)))
         .collect();
-    let readers: Vec<_> = open.iter().map(|(layer, _)| read_again(source, layer)).collect();
+    let weights: Vec<_> = open.iter().map(|(_, layer, _)| read_again(known.source, layer)).collect();
+    let statistics: Vec<_> = open.iter().map(|(_, layer, _)| known.metrics.reader(layer)).collect();
     let layers = open
         .iter()
-        .zip(&readers)
-        .map(|((layer, spectrum), read)| LayerOptions {
-            spectrum: LayerSpectrum::new(&layer.name, layer.shape, spectrum).with_weight(read),
+        .zip(weights.iter().zip(&statistics))
+        .map(|(&(index, layer, spectrum), (weight, statistics))| LayerOptions {
+            spectrum: LayerSpectrum::new(&layer.name, layer.shape, spectrum)
+                .with_weight(weight)
+                .with_statistics(statistics)
+                .with_sensitivity(known.sensitivities.get(index).copied().flatten()),
             cost: layer.cost,
             ranks: options(layer, &pipeline.layers, spectrum.known()),
         })

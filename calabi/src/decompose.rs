@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use calabi_api::{
-    Choice, DecomposeError, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Name, Rank, RankRule, SelectError,
-    Spectrum,
+    Basis, Choice, DecomposeError, Decomposer, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Rank, RankRule,
+    SelectError, Side, Spectrum,
 };
 use ndarray::Array2;
 use rayon::prelude::*;
 
 use crate::choose::{options, select};
+use crate::metric::{Factorization, Metric, factorize};
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::{Decision, Error, Observer, OnError, Pipeline, Plan, PlannedLayer, Rule, Stage};
 
@@ -26,6 +28,7 @@ pub(crate) struct Context<'a> {
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) source: &'a dyn LayerSource,
     pub(crate) observer: &'a dyn Observer,
+    pub(crate) metrics: &'a Metrics<'a>,
 }
 
 impl Context<'_> {
@@ -55,63 +58,132 @@ pub(crate) fn decompose(
     let wanted =
         |planned: &PlannedLayer| planned.is_selected() && (store.is_none() || planned.kept() != Some(Kept::Dense));
     context.observer.begin(Stage::Decompose, plan.layers.iter().filter(|l| wanted(l)).count());
-    let results: Vec<_> = plan
-        .layers
-        .par_iter()
-        .enumerate()
-        .map(|(index, planned)| {
-            if !wanted(planned) {
-                return Ok((planned.decision.clone(), None));
-            }
-            context.go_on()?;
-            let result = one_layer(context, index, planned, store, whole)?;
-            context.observer.step(Stage::Decompose, &planned.layer.name);
-            Ok(result)
+    let work = Work { context, store, whole };
+    let groups = context.metrics.groups(plan);
+    let results: Vec<_> = groups
+        .into_par_iter()
+        .map(|group| {
+            let layers: Vec<_> = group.into_iter().map(|index| (index, &plan.layers[index])).collect();
+            work.group(&layers.into_iter().filter(|(_, planned)| wanted(planned)).collect::<Vec<_>>())
         })
         .collect::<Result<_, Error>>()?;
     context.observer.end(Stage::Decompose);
-    let (decisions, decomposed): (Vec<_>, Vec<_>) = results.into_iter().unzip();
-    for (planned, decision) in plan.layers.iter_mut().zip(decisions) {
-        planned.decision = decision;
+    let mut decomposed: Vec<_> = plan.layers.iter().map(|_| None).collect();
+    for (index, decision, found) in results.into_iter().flatten() {
+        plan.layers[index].decision = decision;
+        decomposed[index] = found;
     }
     Ok(decomposed)
 }
 
-fn one_layer(
-    context: &Context<'_>,
-    index: usize,
-    planned: &PlannedLayer,
-    store: Option<&Store>,
+/// What decomposing a layer needs besides the layer.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    context: &'a Context<'a>,
+    store: Option<&'a Store>,
     whole: bool,
-) -> Result<(Decision, Option<Decomposed>), Error> {
-    let started = Instant::now();
-    let layer = &planned.layer;
-    let weight = context.read(layer)?;
-    let limit = if whole { layer.shape.full_rank() } else { limit(context.pipeline, planned) };
-    let decomposition = match context.pipeline.decomposer.svd(weight.view(), limit) {
-        Ok(decomposition) => decomposition,
-        Err(error) => return failed(context, layer, error),
-    };
-    let read = || Ok(weight.clone());
-    let seen = LayerSpectrum::new(&layer.name, layer.shape, decomposition.spectrum()).with_weight(&read);
-    let decision = match &planned.decision {
-        Decision::Open => select(context.pipeline, planned.rule, layer, &seen)?.map_or(Decision::Open, Decision::from),
-        decided => decided.clone(),
-    };
-    if let Some(store) = store
-        && let Some(rank) = rank_to_keep(context.pipeline, layer, &decision, &*decomposition)
-    {
-        match decomposition.basis(rank) {
-            Ok(basis) => store.put(index, &basis)?,
+}
+
+/// A layer by index, what became of it, and what is known of it.
+type Result3 = (usize, Decision, Option<Decomposed>);
+
+impl Work<'_> {
+    /// Layers that share a metric, one after the other.
+    fn group(&self, layers: &[(usize, &PlannedLayer)]) -> Result<Vec<Result3>, Error> {
+        let Some((_, first)) = layers.first() else { return Ok(Vec::new()) };
+        let metric = self.context.metrics.of(&first.layer, self.context.source)?;
+        let one = |&(index, planned): &(usize, &PlannedLayer)| {
+            self.context.go_on()?;
+            let (decision, decomposed) = self.layer(index, planned, metric.as_ref())?;
+            self.context.observer.step(Stage::Decompose, &planned.layer.name);
+            Ok((index, decision, decomposed))
+        };
+        layers.iter().map(one).collect()
+    }
+
+    fn layer(
+        &self,
+        index: usize,
+        planned: &PlannedLayer,
+        metric: Option<&Metric>,
+    ) -> Result<(Decision, Option<Decomposed>), Error> {
+        let started = Instant::now();
+        let (context, layer) = (self.context, &planned.layer);
+        let weight = context.read(layer)?;
+        let limit = if self.whole { layer.shape.full_rank() } else { limit(context.pipeline, planned) };
+        let parts = match Parts::of(&weight, metric, &*context.pipeline.decomposer, limit) {
+            Ok(parts) => parts,
             Err(error) => return failed(context, layer, error),
+        };
+        let read = || Ok(weight.clone());
+        let statistics = context.metrics.reader(layer);
+        let seen = LayerSpectrum::new(&layer.name, layer.shape, parts.spectrum())
+            .with_weight(&read)
+            .with_statistics(&statistics);
+        let decision = match &planned.decision {
+            Decision::Open => {
+                select(context.pipeline, planned.rule, layer, &seen)?.map_or(Decision::Open, Decision::from)
+            }
+            decided => decided.clone(),
+        };
+        if let Some(store) = self.store
+            && let Some(rank) = rank_to_keep(context.pipeline, layer, &decision, parts.spectrum())
+        {
+            match parts.basis(rank) {
+                Ok(basis) => store.put(index, &basis)?,
+                Err(error) => return failed(context, layer, error),
+            }
+        }
+        let decomposed = Decomposed {
+            spectrum: parts.spectrum().clone(),
+            remark: parts.remark().map(str::to_owned),
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        Ok((decision, Some(decomposed)))
+    }
+}
+
+/// A weight taken apart, by itself or in a metric.
+enum Parts {
+    Plain(Box<dyn Decomposition>),
+    Measured(Factorization),
+}
+
+impl Parts {
+    fn of(
+        weight: &Array2<f32>,
+        metric: Option<&Metric>,
+        decomposer: &dyn Decomposer,
+        limit: Rank,
+    ) -> Result<Self, DecomposeError> {
+        match metric {
+            None => decomposer.svd(weight.view(), limit).map(Self::Plain),
+            Some(metric) => factorize(weight.view(), metric, decomposer, limit).map(Self::Measured),
         }
     }
-    let decomposed = Decomposed {
-        spectrum: decomposition.spectrum().clone(),
-        remark: decomposition.remark().map(str::to_owned),
-        seconds: started.elapsed().as_secs_f64(),
-    };
-    Ok((decision, Some(decomposed)))
+
+    fn spectrum(&self) -> &Spectrum {
+        match self {
+            Self::Plain(decomposition) => decomposition.spectrum(),
+            Self::Measured(factorization) => factorization.spectrum(),
+        }
+    }
+
+    fn basis(&self, rank: Rank) -> Result<Basis, DecomposeError> {
+        match self {
+            Self::Plain(decomposition) => decomposition.basis(rank),
+            Self::Measured(factorization) => {
+                factorization.basis(rank).map(|vectors| Basis { side: Side::Left, vectors })
+            }
+        }
+    }
+
+    fn remark(&self) -> Option<&str> {
+        match self {
+            Self::Plain(decomposition) => decomposition.remark(),
+            Self::Measured(factorization) => factorization.remark(),
+        }
+    }
 }
 
 /// The largest rank that the layer's rule can choose.
@@ -130,16 +202,11 @@ fn limit(pipeline: &Pipeline, planned: &PlannedLayer) -> Rank {
 }
 
 /// How much of the basis may still be needed.
-fn rank_to_keep(
-    pipeline: &Pipeline,
-    layer: &Layer,
-    decision: &Decision,
-    decomposition: &dyn Decomposition,
-) -> Option<Rank> {
+fn rank_to_keep(pipeline: &Pipeline, layer: &Layer, decision: &Decision, spectrum: &Spectrum) -> Option<Rank> {
     match decision {
         Decision::Chosen { kept: Kept::Rank(rank), .. } => Some(*rank),
         Decision::Chosen { kept: Kept::Dense, .. } | Decision::Skipped { .. } => None,
-        Decision::Open => options(layer, &pipeline.layers, decomposition.spectrum().known()).into_iter().max(),
+        Decision::Open => options(layer, &pipeline.layers, spectrum.known()).into_iter().max(),
     }
 }
 
@@ -150,7 +217,7 @@ fn failed(
     source: DecomposeError,
 ) -> Result<(Decision, Option<Decomposed>), Error> {
     match context.pipeline.layers.on_error {
-        OnError::Stop => Err(Error::Decompose { layer: Name::new(&layer.name).to_string(), source }),
+        OnError::Stop => Err(Error::decompose(layer, source)),
         OnError::Dense => Ok((Choice::dense(format!("decomposition failed: {source}")).into(), None)),
     }
 }

@@ -55,6 +55,22 @@ pub enum Error {
         /// Where the pipeline file states the rule.
         span: Option<Range<usize>>,
     },
+    /// The model cannot be run on the calibration data, or statistics cannot be had.
+    #[error("the model cannot be calibrated")]
+    Calibrate {
+        /// Why.
+        source: RunError,
+        /// Where the pipeline file asks for it.
+        span: Option<Range<usize>>,
+    },
+    /// Statistics of what flows into layers cannot be read or written.
+    #[error("the statistics of the calibration cannot be used")]
+    Statistics {
+        /// Why.
+        source: FormatError,
+        /// Where the pipeline file asks for them.
+        span: Option<Range<usize>>,
+    },
     /// The models cannot be compared.
     #[error("the result cannot be verified")]
     Verify {
@@ -77,12 +93,21 @@ impl Error {
         Self::Io { action, path: path.into(), source }
     }
 
+    /// A layer that cannot be decomposed.
+    pub(crate) fn decompose(layer: &calabi_api::Layer, source: DecomposeError) -> Self {
+        Self::Decompose { layer: calabi_api::Name::new(&layer.name).to_string(), source }
+    }
+
     /// The bytes of the pipeline file that led here.
     #[must_use]
     pub fn span(&self) -> Option<Range<usize>> {
         match self {
             Self::Config(error) => error.span(),
-            Self::Input { span, .. } | Self::Select { span, .. } | Self::Verify { span, .. } => span.clone(),
+            Self::Input { span, .. }
+            | Self::Select { span, .. }
+            | Self::Calibrate { span, .. }
+            | Self::Statistics { span, .. }
+            | Self::Verify { span, .. } => span.clone(),
             _ => None,
         }
     }
@@ -92,7 +117,7 @@ impl Error {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Config(error) => error.help(),
-            Self::Input { source, .. } | Self::Output { source } => source.help(),
+            Self::Input { source, .. } | Self::Output { source } | Self::Statistics { source, .. } => source.help(),
             Self::Decompose { .. } => {
                 Some("exclude the layer, or set [layers] on_error = \"dense\" to leave it as it is")
             }
@@ -111,7 +136,9 @@ impl Error {
     pub fn refuses_settings(&self) -> bool {
         match self {
             Self::Config(_) | Self::Select { .. } => true,
-            Self::Verify { source, .. } => matches!(source, RunError::Input { .. } | RunError::Data { .. }),
+            Self::Verify { source, .. } | Self::Calibrate { source, .. } => {
+                matches!(source, RunError::Input { .. } | RunError::Data { .. })
+            }
             _ => false,
         }
     }

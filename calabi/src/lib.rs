@@ -18,12 +18,14 @@
 //! A pipeline is read from a file by [`Pipeline::load`], or made of typed values as above. Plugins of other crates take part
 //! once the program names their crate: `use my_selector as _;`.
 
+mod calibrate;
 mod choose;
 mod compare;
+mod data;
 mod decompose;
 mod error;
-#[allow(dead_code, unused_imports)] // not wired into the run yet
 mod metric;
+mod metrics;
 mod observe;
 mod pattern;
 mod pipeline;
@@ -32,35 +34,41 @@ mod plan_file;
 mod reference;
 mod report;
 mod run;
+mod runtime;
+mod sensitivity;
+mod sequential;
 mod sited;
 mod size;
 mod staging;
-#[allow(dead_code, unused_imports)] // not wired into the run yet
 mod statistics;
 mod store;
 mod substitute;
 mod survey;
 mod target;
+mod uniform;
 mod verify;
 
 pub use calabi_api as api;
 // The linker drops crates that no code names, and their plugins with them.
 use calabi_io as _;
-#[cfg(feature = "onnx-runtime")]
+#[cfg(feature = "runtimes")]
 use calabi_nn as _;
 pub use calabi_rank as rank;
 pub use calabi_svd as svd;
 
 pub use error::Error;
+pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;
 pub use pipeline::{
-    Assignment, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError, ReportSettings, Source,
-    VerifySettings, pipeline_schema,
+    Assignment, CalibrationSettings, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError,
+    RefineSection, ReportSettings, Source, VerifySettings, pipeline_schema,
 };
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};
-pub use report::{Change, LayerReport, Outcome, Report};
+pub use report::{
+    AllocationReport, BlockReport, CalibrationReport, Change, LayerReport, Outcome, Report, SensitivityReport,
+};
 pub use run::{RunOptions, open_model, plan, plan_with, reads, run, spectra};
 pub use sited::Sited;
 pub use size::ByteSize;

@@ -38,7 +38,8 @@ pub(crate) use anchored::Anchored;
 pub(crate) use factorize::{Factorization, factorize, factors_from_basis};
 pub(crate) use form::Form;
 pub(crate) use measure::{compensation, measured_loss};
-pub(crate) use settings::{Bias, Objective, Shrinkage};
+pub(crate) use settings::Shrinkage;
+pub use settings::{Bias, Objective};
 
 /// The metric of one distinct input: layers that share the input share the metric, and with it its root.
 #[derive(Debug)]

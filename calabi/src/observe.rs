@@ -4,8 +4,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
+    /// What flows into layers, block by block or a group of layers at a time.
+    Calibrate,
     /// Singular values and vectors, layer by layer.
     Decompose,
+    /// What cutting one layer does to the model, layer by layer.
+    Sensitivity,
+    /// Factors on compressed inputs, and their tuning, block by block.
+    Sequential,
     /// Factors, layer by layer, into the new model.
     Substitute,
     /// Original and compressed side by side.

@@ -1,5 +1,6 @@
 //! A pipeline: what is compressed, how, and how the result is judged. From TOML, or from typed values.
 
+mod calibration;
 mod parse;
 mod schema;
 mod sections;
@@ -12,6 +13,7 @@ use calabi_api::{ConfigError, Decomposer, RankAllocator, RankRule, RankSelector}
 
 use crate::{Error, Pattern, Sited};
 
+pub use calibration::{CalibrationSettings, RefineSection};
 pub use schema::pipeline_schema;
 pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, VerifySettings};
 pub use set::Assignment;
@@ -29,10 +31,16 @@ pub struct Pipeline {
     pub rank: Sited<RankRule>,
     /// Rules for some layers, the last that matches wins.
     pub overrides: Vec<Override>,
+    /// What layers see, and what their errors are measured in.
+    pub calibration: Option<Sited<CalibrationSettings>>,
+    /// Whether and how blocks are tuned.
+    pub refine: Option<Sited<RefineSection>>,
     /// Whether and how the result is compared with the original.
     pub verify: Option<Sited<VerifySettings>>,
     /// Where reports go.
     pub report: ReportSettings,
+    /// The folder that paths of plugins are relative to: that of the pipeline file.
+    pub base: PathBuf,
     /// The text it was read from.
     pub source: Option<Source>,
 }
@@ -92,8 +100,11 @@ impl Pipeline {
             decomposer: Arc::new(calabi_svd::Faer::default()),
             rank: rank.into(),
             overrides: Vec::new(),
+            calibration: None,
+            refine: None,
             verify: None,
             report: ReportSettings::default(),
+            base: PathBuf::new(),
             source: None,
         }
     }
@@ -141,7 +152,12 @@ impl Pipeline {
     fn resolve(&mut self, base: &Path) {
         let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.input.value, &mut self.model.output.value];
         paths.extend(self.verify.as_mut().map(|verify| &mut verify.value.data.value));
+        if let Some(calibration) = &mut self.calibration {
+            let CalibrationSettings { data, statistics, tokenizer, .. } = &mut calibration.value;
+            paths.extend([data, statistics, tokenizer].into_iter().flatten().map(|path| &mut path.value));
+        }
         paths.extend(self.report.json.as_mut());
+        base.clone_into(&mut self.base);
         for path in paths {
             *path = base.join(&*path);
         }

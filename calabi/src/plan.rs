@@ -22,6 +22,8 @@ pub struct PlannedLayer {
     pub decision: Decision,
     /// Which rule of the pipeline decides about it.
     pub rule: Rule,
+    /// Whether its factors bring a bias.
+    pub bias: bool,
 }
 
 /// What becomes of a layer.

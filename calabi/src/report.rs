@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use calabi_api::{Cost, Kept, LeftAlone, Shape, Written};
+use calabi_api::{Cost, Kept, LeftAlone, Sensitivity, Shape, Written};
 use serde::Serialize;
 
 use crate::decompose::Decomposed;
-use crate::substitute::Substituted;
+use crate::metric::{Bias, Objective};
+use crate::sequential::Fitted;
+use crate::substitute::{Ready, Substituted};
 use crate::verify::VerifyReport;
 use crate::{Decision, Pipeline, Plan, PlannedLayer};
 
@@ -29,12 +31,70 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// The matrices that the format leaves alone, and why.
     pub left_alone: Vec<LeftAlone>,
+    /// What errors of layers are measured in; none where the weights alone counted.
+    pub calibration: Option<CalibrationReport>,
+    /// What the chosen ranks are estimated to do to the model, beside a uniform allocation of the same size; none where no
+    /// sensitivities were known.
+    pub allocation: Option<AllocationReport>,
+    /// The blocks that were tuned, in their order.
+    pub blocks: Vec<BlockReport>,
     /// Original and compressed side by side, where the pipeline asks for it.
     pub verify: Option<VerifyReport>,
     /// What the reader should know first, with the way out.
     pub warnings: Vec<String>,
     /// Wall-clock time of the whole run.
     pub seconds: f64,
+}
+
+/// What errors of layers are measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CalibrationReport {
+    /// The metric.
+    pub objective: Objective,
+    /// The bias that makes up for what was cut.
+    pub bias: Bias,
+    /// Whether each block was compressed on what the compressed blocks before it produce.
+    pub sequential: bool,
+}
+
+/// Two allocations of the same size, by the sum of what each layer's cut is estimated to do to the model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct AllocationReport {
+    /// Every layer keeps the same share of its parameters.
+    pub uniform: f64,
+    /// The one that was chosen.
+    pub chosen: f64,
+}
+
+/// What tuning a block did to the mean square error of its outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct BlockReport {
+    /// Its number, from zero.
+    pub block: usize,
+    /// On the samples that it was tuned on.
+    pub loss: Change<f64>,
+    /// On samples that were kept out.
+    pub held_out: Change<f64>,
+    /// Whether the tuned block is the better one, and was kept.
+    pub kept: bool,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
+/// What is known of an allocation besides the ranks: sensitivities and uniform choices, layer by layer.
+#[derive(Clone, Copy)]
+pub(crate) struct Allocated<'a> {
+    pub(crate) sensitivities: &'a [Option<Sensitivity>],
+    pub(crate) uniform: &'a [Option<Kept>],
+}
+
+/// What cutting a layer alone did to the model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SensitivityReport {
+    /// The loss of the layer at the rank at which it was measured.
+    pub loss: f64,
+    /// What it did: the divergence of the logits in nats a token, or the relative square error of the outputs.
+    pub divergence: f64,
 }
 
 /// A figure of the original and of the result.
@@ -61,7 +121,13 @@ pub struct LayerReport {
     pub break_even: usize,
     /// Which rule bound, or why it is dense or skipped.
     pub because: String,
-    /// The error that the spectrum predicts, relative in the Frobenius norm, from 0 to 1.
+    /// The rank that it would have if all layers kept the same share; none where it would be dense, or takes no part in a
+    /// shared budget.
+    pub uniform_rank: Option<usize>,
+    /// What cutting it alone does to the model, where that was measured.
+    pub sensitivity: Option<SensitivityReport>,
+    /// The error that the spectrum predicts, relative to the layer's output (without calibration: in the Frobenius norm),
+    /// from 0 to 1.
     pub predicted_error: Option<f64>,
     /// The error of the factors that were written, measured alike.
     pub measured_error: Option<f64>,
@@ -69,6 +135,8 @@ pub struct LayerReport {
     pub seconds: f64,
     /// Parameters of the weight, or of the factors.
     pub parameters: Change<u64>,
+    /// Whether its factors were tuned since they were measured.
+    pub refined: bool,
     /// What the decomposer has to say.
     pub remark: Option<String>,
 }
@@ -89,17 +157,23 @@ impl Report {
     pub(crate) fn new(
         pipeline: &Pipeline,
         plan: Plan,
-        decomposed: &[Option<Decomposed>],
+        ready: Ready<'_>,
+        allocated: Allocated<'_>,
         substituted: &[Option<Substituted>],
         written: &Written,
     ) -> Self {
-        let layers: Vec<_> = plan
-            .layers
-            .iter()
-            .zip(decomposed)
-            .zip(substituted)
-            .map(|((planned, decomposed), substituted)| layer_report(planned, decomposed.as_ref(), *substituted))
-            .collect();
+        let allocation = allocated.report(&plan, ready.decomposed);
+        let layer = |(index, planned): (usize, &PlannedLayer)| {
+            let known = KnownLayer {
+                decomposed: ready.decomposed.get(index).and_then(Option::as_ref),
+                fitted: ready.sequenced.and_then(|sequenced| sequenced.layers.get(index).copied().flatten()),
+                substituted: substituted.get(index).copied().flatten(),
+                sensitivity: allocated.sensitivities.get(index).copied().flatten(),
+                uniform: allocated.uniform.get(index).copied().flatten(),
+            };
+            layer_report(planned, known)
+        };
+        let layers: Vec<_> = plan.layers.iter().enumerate().map(layer).collect();
         let before: Cost = plan.totals.cost;
         let mut report = Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -110,6 +184,13 @@ impl Report {
             flops: plan.flops(),
             layers,
             left_alone: plan.left_alone,
+            calibration: pipeline.calibration.as_ref().map(|settings| CalibrationReport {
+                objective: settings.objective,
+                bias: settings.bias,
+                sequential: settings.sequential,
+            }),
+            allocation,
+            blocks: ready.sequenced.map(|sequenced| sequenced.blocks.clone()).unwrap_or_default(),
             verify: None,
             warnings: Vec::new(),
             seconds: 0.0,
@@ -170,11 +251,36 @@ fn outer(shape: Shape) -> u64 {
     shape.rows() as u64 + shape.cols() as u64
 }
 
-fn layer_report(
-    planned: &PlannedLayer,
-    decomposed: Option<&Decomposed>,
+impl Allocated<'_> {
+    /// The estimate for the chosen and for the uniform allocation; none where no sensitivities are known.
+    fn report(&self, plan: &Plan, decomposed: &[Option<Decomposed>]) -> Option<AllocationReport> {
+        let estimate = |kept: &dyn Fn(usize) -> Option<Kept>| {
+            let of = |(index, sensitivity): (usize, &Option<Sensitivity>)| -> Option<f64> {
+                let Kept::Rank(rank) = kept(index)? else { return None };
+                let spectrum = &decomposed.get(index)?.as_ref()?.spectrum;
+                Some((*sensitivity)?.divergence_at(spectrum.loss(rank.get())))
+            };
+            self.sensitivities.iter().enumerate().filter_map(of).sum::<f64>()
+        };
+        self.sensitivities.iter().any(Option::is_some).then(|| AllocationReport {
+            uniform: estimate(&|index| self.uniform.get(index).copied().flatten()),
+            chosen: estimate(&|index| plan.layers.get(index)?.kept()),
+        })
+    }
+}
+
+/// What the steps of a run found out about a layer.
+#[derive(Clone, Copy)]
+struct KnownLayer<'a> {
+    decomposed: Option<&'a Decomposed>,
+    fitted: Option<Fitted>,
     substituted: Option<Substituted>,
-) -> LayerReport {
+    sensitivity: Option<Sensitivity>,
+    uniform: Option<Kept>,
+}
+
+fn layer_report(planned: &PlannedLayer, known: KnownLayer<'_>) -> LayerReport {
+    let KnownLayer { decomposed, fitted, substituted, sensitivity, uniform } = known;
     let layer = &planned.layer;
     let rank = planned.rank();
     let (outcome, because) = match &planned.decision {
@@ -190,10 +296,21 @@ fn layer_report(
         rank: rank.map(calabi_api::Rank::get),
         break_even: layer.shape.break_even(),
         because,
-        predicted_error: rank.zip(decomposed).map(|(rank, d)| d.spectrum.relative_error(rank.get())),
+        uniform_rank: match uniform {
+            Some(Kept::Rank(rank)) => Some(rank.get()),
+            Some(Kept::Dense) | None => None,
+        },
+        sensitivity: sensitivity.map(|Sensitivity { loss, divergence }| SensitivityReport { loss, divergence }),
+        predicted_error: match fitted {
+            Some(fitted) => Some(fitted.predicted_error),
+            None => rank.zip(decomposed).map(|(rank, d)| d.spectrum.relative_error(rank.get())),
+        },
         measured_error: substituted.map(|s| s.measured_error),
-        seconds: decomposed.map_or(0.0, |d| d.seconds) + substituted.map_or(0.0, |s| s.seconds),
+        seconds: decomposed.map_or(0.0, |d| d.seconds)
+            + fitted.map_or(0.0, |f| f.seconds)
+            + substituted.map_or(0.0, |s| s.seconds),
         parameters: Change { before: layer.cost.dense.parameters, after: planned.cost().parameters },
+        refined: fitted.is_some_and(|fitted| fitted.refined),
         remark: decomposed.and_then(|d| d.remark.clone()),
     }
 }

@@ -5,12 +5,18 @@ use std::time::Instant;
 
 use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings, Spectrum, registry};
 
-use crate::choose::{allocate, select};
+use crate::calibrate::{Calibrator, calibrate};
+use crate::choose::{Known, allocate, select};
 use crate::decompose::{Context, Decomposed, decompose, input_error, read_again};
+use crate::metrics::Metrics;
+use crate::report::Allocated;
+use crate::sensitivity::sensitivities;
+use crate::sequential::sequential;
 use crate::staging::{Places, Staging, files_read};
 use crate::store::Store;
-use crate::substitute::substitute;
+use crate::substitute::{Ready, substitute};
 use crate::survey::survey;
+use crate::uniform::uniform;
 use crate::verify::Verifier;
 use crate::{Decision, Error, Observer, Pipeline, Plan, Report};
 
@@ -39,19 +45,26 @@ pub fn run(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -
 fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -> Result<Report, Error> {
     let started = Instant::now();
     let source = open(pipeline)?;
-    let context = Context { pipeline, source: &*source, observer };
-    let mut plan = match &options.plan {
-        Some(plan) => plan.clone(),
-        None => survey(pipeline, &*source)?,
-    };
+    let mut plan = planned(pipeline, options, &*source)?;
     let places = Places::check(pipeline, &*source, options)?;
     let verifier = Verifier::new(pipeline)?;
+    let calibrator = Calibrator::new(pipeline)?;
     let staging = Staging::beside(places)?;
+    let mut calibrator = calibrator.map(|calibrator| calibrator.working_in(&staging.work()));
+    let metrics = calibrate(pipeline, &plan, calibrator.as_mut(), &staging.work(), observer)?;
+    let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
     let store = Store::new(staging.work());
     let decomposed = decompose(&context, &mut plan, Some(&store), false)?;
-    allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
-    let (written, substituted) = substitute(&context, &plan, &store, &staging)?;
-    let mut report = Report::new(pipeline, plan, &decomposed, &substituted, &written);
+    let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
+    let spectra = known(&decomposed);
+    let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };
+    let shared = allocate(pipeline, &mut plan, &known)?;
+    let sequenced = sequential(&context, &plan, &store, calibrator)?;
+    let ready = Ready { store: &store, decomposed: &decomposed, sequenced: sequenced.as_ref() };
+    let (written, substituted) = substitute(&context, &plan, ready, &staging.model())?;
+    let uniform = uniform(&plan, &pipeline.layers, &shared);
+    let allocated = Allocated { sensitivities: &sensitivities, uniform: &uniform };
+    let mut report = Report::new(pipeline, plan, ready, allocated, &substituted, &written);
     report.verify = verifier.map(|verifier| verifier.compare(&staging.model(), observer)).transpose()?;
     context.go_on()?;
     report.output = if report.passed() {
@@ -85,14 +98,19 @@ pub fn spectra(
     observer: &dyn Observer,
 ) -> Result<(Plan, Vec<Option<Spectrum>>), Error> {
     let source = open(pipeline)?;
-    let context = Context { pipeline, source: &*source, observer };
-    let mut plan = match &options.plan {
-        Some(plan) => plan.clone(),
-        None => survey(pipeline, &*source)?,
-    };
+    let mut plan = planned(pipeline, options, &*source)?;
     let decomposed = on_threads(options.threads, || {
-        let decomposed = decompose(&context, &mut plan, None, whole)?;
-        allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
+        let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
+        let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
+        let metrics = calibrate(pipeline, &plan, calibrator.as_mut(), folder.path(), observer)?;
+        let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
+        let store = Store::new(folder.path().to_owned());
+        let measured = calibrator.is_some().then_some(&store);
+        let decomposed = decompose(&context, &mut plan, measured, whole)?;
+        let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
+        let spectra = known(&decomposed);
+        let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };
+        allocate(pipeline, &mut plan, &known)?;
         Ok(decomposed)
     })?;
     Ok((plan, decomposed.into_iter().map(|d| d.map(|d| d.spectrum)).collect()))
@@ -115,7 +133,12 @@ pub fn plan_with(pipeline: &Pipeline, spectra: &[Option<Spectrum>]) -> Result<Pl
         }
     }
     let spectra: Vec<_> = spectra.iter().map(Option::as_ref).collect();
-    allocate(pipeline, &mut plan, &spectra, &*source)?;
+    let metrics = Metrics::default();
+    allocate(
+        pipeline,
+        &mut plan,
+        &Known { spectra: &spectra, sensitivities: &[], metrics: &metrics, source: &*source },
+    )?;
     Ok(plan)
 }
 
@@ -125,6 +148,11 @@ pub fn plan_with(pipeline: &Pipeline, spectra: &[Option<Spectrum>]) -> Result<Pl
 /// Where the model cannot be opened.
 pub fn reads(pipeline: &Pipeline) -> Result<Vec<PathBuf>, Error> {
     Ok(files_read(pipeline, &*open(pipeline)?))
+}
+
+/// The plan that a run begins with: the one that it was given, else that of its pipeline.
+fn planned(pipeline: &Pipeline, options: &RunOptions, source: &dyn LayerSource) -> Result<Plan, Error> {
+    options.plan.as_ref().map_or_else(|| survey(pipeline, source), |plan| Ok(plan.clone()))
 }
 
 fn known(decomposed: &[Option<Decomposed>]) -> Vec<Option<&Spectrum>> {

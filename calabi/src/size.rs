@@ -12,6 +12,11 @@ use serde::{Deserialize, Deserializer};
 pub struct ByteSize(u64);
 
 impl ByteSize {
+    /// A size of so many bytes, at least one.
+    pub(crate) const fn new(bytes: u64) -> Self {
+        Self(if bytes == 0 { 1 } else { bytes })
+    }
+
     /// The size in bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
@@ -51,6 +56,12 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} B", self.0)
+    }
+}
+
+impl serde::Serialize for ByteSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
     }
 }
 

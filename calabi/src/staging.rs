@@ -71,6 +71,10 @@ pub(crate) fn files_read(pipeline: &Pipeline, source: &dyn LayerSource) -> Vec<P
     let mut files = vec![pipeline.model.input.value.clone()];
     files.extend(source.totals().files);
     files.extend(pipeline.verify.as_ref().map(|verify| verify.data.value.clone()));
+    if let Some(calibration) = &pipeline.calibration {
+        let paths = [&calibration.data, &calibration.statistics, &calibration.tokenizer];
+        files.extend(paths.into_iter().flatten().map(|path| path.value.clone()));
+    }
     files
 }
 

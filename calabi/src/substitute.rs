@@ -1,37 +1,51 @@
 //! Factors stream into the new model, each measured as it will be read back.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use calabi_api::{Basis, Factors, FormatError, LayerSink, Rank, Replacement, Side, WriteOptions, Written};
-use ndarray::{Array2, ArrayView2, Axis};
+use calabi_api::{Basis, Factors, FormatError, Layer, LayerSink, Rank, Replacement, Side, WriteOptions, Written};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::decompose::Context;
-use crate::staging::Staging;
+use crate::decompose::{Context, Decomposed};
+use crate::metric::{Metric, compensation, measured_loss};
+use crate::sequential::Sequenced;
 use crate::store::Store;
 use crate::{Error, Plan, PlannedLayer, Stage};
 
-/// The error of a layer's factors as they were written, relative in the Frobenius norm, and the time it took.
+/// The error of a layer's factors as they were written, relative to its output (without data: in the Frobenius norm), and
+/// the time it took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Substituted {
     pub(crate) measured_error: f64,
     pub(crate) seconds: f64,
 }
 
-/// Writes the model with factors in place of the weights that the plan factorizes.
+/// What the steps before leave for the writing of a model.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) decomposed: &'a [Option<Decomposed>],
+    pub(crate) sequenced: Option<&'a Sequenced>,
+}
+
+/// Writes to `model` a model with factors in place of the weights that the plan factorizes.
 pub(crate) fn substitute(
     context: &Context<'_>,
     plan: &Plan,
-    store: &Store,
-    staging: &Staging,
+    ready: Ready<'_>,
+    model: &Path,
 ) -> Result<(Written, Vec<Option<Substituted>>), Error> {
     let factorized: Vec<_> = plan.layers.iter().filter_map(|l| Some((l, l.rank()?))).collect();
     let replaced: Vec<_> =
-        factorized.iter().map(|&(l, rank)| Replacement { layer: &l.layer, rank, bias: false }).collect();
+        factorized.iter().map(|&(l, rank)| Replacement { layer: &l.layer, rank, bias: l.bias }).collect();
     let mut options = WriteOptions::default();
     options.shard_size = context.pipeline.model.shard_size.as_ref().map(|size| size.bytes());
-    let sink = context.source.create(&staging.model(), &replaced, &options).map_err(output_error)?;
+    let mut sink = context.source.create(model, &replaced, &options).map_err(output_error)?;
+    for (tensor, values) in ready.sequenced.iter().flat_map(|sequenced| &sequenced.amended) {
+        sink.amend(tensor, values).map_err(output_error)?;
+    }
     let sink = Mutex::new(sink);
     context.observer.begin(Stage::Substitute, replaced.len());
     let substituted = plan
@@ -40,7 +54,7 @@ pub(crate) fn substitute(
         .enumerate()
         .map(|(index, planned)| match planned.rank() {
             None => Ok(None),
-            Some(rank) => one_layer(context, index, planned, rank, store, &sink).map(Some),
+            Some(rank) => one_layer(context, index, (planned, rank), ready, &sink).map(Some),
         })
         .collect::<Result<_, Error>>()?;
     let sink = sink.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -57,21 +71,77 @@ fn output_error(source: FormatError) -> Error {
 fn one_layer(
     context: &Context<'_>,
     index: usize,
-    planned: &PlannedLayer,
-    rank: Rank,
-    store: &Store,
+    (planned, rank): (&PlannedLayer, Rank),
+    ready: Ready<'_>,
     sink: &Mutex<Box<dyn LayerSink>>,
 ) -> Result<Substituted, Error> {
     context.go_on()?;
     let started = Instant::now();
     let layer = &planned.layer;
-    let weight = context.read(layer)?;
-    let basis = store.take(index, rank, weight.dim())?;
-    let factors = project(weight.view(), basis).rounded(layer.dtype);
-    let measured_error = relative_error(weight.view(), &factors);
+    let fitted = ready.sequenced.and_then(|sequenced| sequenced.layers.get(index).copied().flatten());
+    let (factors, measured_error) = match (fitted, ready.store.take_factors(index)?) {
+        (Some(fitted), Some(factors)) => (factors, fitted.measured_error),
+        _ => {
+            let made = Made::at(context, ready.store, (index, layer), rank)?;
+            let measured = made.measured_error(ready.decomposed.get(index).and_then(Option::as_ref));
+            (made.factors, measured)
+        }
+    };
+    let factors = with_bias(factors, planned);
     sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write(layer, &factors).map_err(output_error)?;
     context.observer.step(Stage::Substitute, &layer.name);
     Ok(Substituted { measured_error, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// The factors with the bias that was declared for them: zeros where nothing is to be made up for.
+fn with_bias(factors: Factors, planned: &PlannedLayer) -> Factors {
+    let zeros = || Array1::zeros(planned.layer.shape.rows());
+    Factors { bias: planned.bias.then(|| factors.bias.unwrap_or_else(zeros)), ..factors }
+}
+
+/// Factors of a layer, and what they were made from.
+struct Made {
+    weight: Array2<f32>,
+    metric: Option<Metric>,
+    factors: Factors,
+}
+
+impl Made {
+    /// The best factors of this rank, from the basis in the store, rounded as the file will hold them.
+    fn at(context: &Context<'_>, store: &Store, (index, layer): (usize, &Layer), rank: Rank) -> Result<Self, Error> {
+        let weight = context.read(layer)?;
+        let basis = store.take(index, rank, weight.dim())?;
+        let metric = context.metrics.of(layer, context.source)?;
+        let mut factors = project(weight.view(), basis);
+        if let Some(metric) = &metric {
+            factors.bias = compensation(weight.view(), &factors, metric).map(to_f32);
+        }
+        Ok(Self { weight, metric, factors: factors.rounded(layer.dtype) })
+    }
+
+    /// The relative error, in the metric in which the layer was decomposed.
+    fn measured_error(&self, decomposed: Option<&Decomposed>) -> f64 {
+        let Some(metric) = &self.metric else { return relative_error(self.weight.view(), &self.factors) };
+        let added = self.factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
+        let loss = measured_loss(self.weight.view(), &self.factors, metric, added.as_ref());
+        let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
+        if energy > 0.0 { (loss / energy).sqrt() } else { loss.sqrt() }
+    }
+}
+
+/// The best factors of a layer at this rank, with the bias that makes up for what they cut.
+pub(crate) fn factors_at(
+    context: &Context<'_>,
+    store: &Store,
+    layer: (usize, &Layer),
+    rank: Rank,
+) -> Result<Factors, Error> {
+    Made::at(context, store, layer, rank).map(|made| made.factors)
+}
+
+#[allow(clippy::cast_possible_truncation)] // files hold biases as f32 at most
+pub(crate) fn to_f32(bias: Array1<f64>) -> Array1<f32> {
+    bias.mapv(|v| v as f32)
 }
 
 /// The best factors in the span of a basis: `U (Uᵀ W)` or `(W V) Vᵀ`.

@@ -1,8 +1,9 @@
 //! Plans layers from metadata: which ones take part, by name and shape, and which rule decides about each.
 
-use calabi_api::{ConfigError, LayerSource, Name};
+use calabi_api::{ConfigError, Layer, LayerSource, Name};
 
 use crate::choose::choose_by_shape;
+use crate::metrics::brings_bias;
 use crate::{Decision, Error, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
 
 /// The plan of a model before any weight is read.
@@ -12,15 +13,26 @@ pub(crate) fn survey(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<Pl
         .layers()
         .iter()
         .map(|layer| {
+            let bias = brings_bias(pipeline, source, layer)?;
+            let layer = &with_cost_of(bias, layer);
             let rule = rule(pipeline, &layer.name);
             let decision = match skipped(pipeline, &layer.name, layer.shape.full_rank().get()) {
                 Some(why) => Decision::Skipped { why },
                 None => choose_by_shape(pipeline, rule, layer)?.map_or(Decision::Open, Decision::from),
             };
-            Ok(PlannedLayer { decision, rule, layer: layer.clone() })
+            Ok(PlannedLayer { decision, rule, bias, layer: layer.clone() })
         })
         .collect::<Result<_, Error>>()?;
     Ok(Plan { layers, left_alone: source.left_alone().to_vec(), totals: source.totals() })
+}
+
+/// A layer with what a bias of its factors costs, where the model has no place for one.
+fn with_cost_of(bias: bool, layer: &Layer) -> Layer {
+    let mut layer = layer.clone();
+    if bias && !layer.bias {
+        layer.cost = layer.cost.with_bias(layer.shape.rows(), layer.dtype);
+    }
+    layer
 }
 
 fn skipped(pipeline: &Pipeline, name: &str, smaller_side: usize) -> Option<String> {

@@ -113,7 +113,7 @@ fn runtime_for(model: &Path) -> Result<Box<dyn Runtime>, ConfigError> {
     let plugins = registry::all::<dyn Runtime>()?;
     if plugins.is_empty() {
         return Err(ConfigError::new("[verify] needs a runtime, and this program has none")
-            .with_help("build it with the feature `onnx-runtime`, or leave [verify] out"));
+            .with_help("build it with the feature `runtimes`, or leave [verify] out"));
     }
     for plugin in &plugins {
         let runtime = plugin.build(calabi_api::Settings::empty())?;
@@ -133,15 +133,15 @@ fn runtime_for(model: &Path) -> Result<Box<dyn Runtime>, ConfigError> {
 /// Samples by input name, and the right classes apart from them.
 type Labelled = (Samples, Option<Vec<i64>>);
 
-#[cfg(feature = "onnx-runtime")]
+#[cfg(feature = "runtimes")]
 fn read_samples(path: &Path, labels: Option<&str>) -> Result<Labelled, RunError> {
     let read = calabi_nn::read_samples(path, labels)?;
     Ok((read.samples, read.labels.map(|labels| labels.into_iter().collect())))
 }
 
-#[cfg(not(feature = "onnx-runtime"))]
+#[cfg(not(feature = "runtimes"))]
 fn read_samples(path: &Path, _: Option<&str>) -> Result<Labelled, RunError> {
-    let problem = "this program was built without the feature `onnx-runtime`".to_owned();
+    let problem = "this program was built without the feature `runtimes`".to_owned();
     Err(RunError::Data { path: path.to_owned(), problem })
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What a layer's error is measured in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Objective {
+pub enum Objective {
     /// The weight itself: plain singular values, no data.
     None,
     /// The output, for inputs as the normalisation before the layer makes them: scales and means from its `γ` and `β`, no
@@ -23,7 +23,7 @@ pub(crate) enum Objective {
 /// What becomes of the mean of what is cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Bias {
+pub enum Bias {
     /// Nothing: the bias stays as it is.
     #[default]
     None,

@@ -10,10 +10,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{LayerSettings, Override, Pipeline, ReportSettings};
+use crate::metric::Objective;
 use crate::{Pattern, Sited};
 
 /// The sections of a pipeline file.
-pub(super) const SECTIONS: [&str; 7] = ["model", "layers", "decomposer", "rank", "override", "verify", "report"];
+pub(super) const SECTIONS: [&str; 9] =
+    ["model", "layers", "calibration", "decomposer", "rank", "override", "refine", "verify", "report"];
 
 /// Parses a pipeline file. Paths stay as they are written.
 pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
@@ -34,6 +36,8 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
     let rank = section("rank").ok_or_else(|| missing("rank", "says how ranks are chosen"))?;
     let rank = plugin_box::<RankRule>(rank)?;
     let overrides = section("override").map(overrides).transpose()?.unwrap_or_default();
+    let calibration = section("calibration").map(|value| sited_settings("calibration", value)).transpose()?;
+    let refine = section("refine").map(|value| sited_settings("refine", value)).transpose()?;
     let verify = section("verify").map(|value| sited_settings("verify", value)).transpose()?;
     let report =
         section("report").map(|value| settings("report", value)).transpose()?.unwrap_or_else(ReportSettings::default);
@@ -43,8 +47,11 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
         decomposer,
         rank: Sited { value: *rank.value, span: rank.span },
         overrides,
+        calibration,
+        refine,
         verify,
         report,
+        base: std::path::PathBuf::new(),
         source: None,
     };
     check(&pipeline)?;
@@ -56,6 +63,7 @@ fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
     if let Some(format) = &pipeline.model.format {
         registry::find::<dyn LayerFormat>(format).map_err(|error| error.at(format.span.clone()))?;
     }
+    check_calibration(pipeline)?;
     if let Some(verify) = &pipeline.verify {
         let data = &verify.data;
         if verify.max_accuracy_drop.is_some() && verify.labels.is_none() {
@@ -66,6 +74,22 @@ fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
         if data.as_os_str().is_empty() {
             return Err(ConfigError::new("`data` is empty").at(data.span.clone()));
         }
+    }
+    Ok(())
+}
+
+/// Settings of `[calibration]` and `[refine]` that contradict each other.
+fn check_calibration(pipeline: &Pipeline) -> Result<(), ConfigError> {
+    let sequential = pipeline.calibration.as_ref().filter(|settings| settings.sequential);
+    if let Some(refine) = pipeline.refine.as_ref().filter(|_| sequential.is_none()) {
+        return Err(ConfigError::new("[refine] tunes the blocks that `sequential` goes through, and that is not on")
+            .with_help("write [calibration] sequential = true")
+            .at(refine.span.clone()));
+    }
+    if let Some(settings) = sequential.filter(|settings| settings.objective != Objective::Gram) {
+        return Err(ConfigError::new("`sequential` fits layers to the Gram matrices of their inputs")
+            .with_help("write objective = \"gram\", or leave `sequential` out")
+            .at(settings.span.clone()));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use calabi_api::{ConfigError, Decomposer, Plugin, RankRule};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
+use super::calibration::{CalibrationSettings, RefineSection};
 use super::sections::{LayerSettings, ModelSettings, ReportSettings, VerifySettings};
 use crate::reference::flat_generator;
 
@@ -42,6 +43,8 @@ pub fn pipeline_schema() -> Result<Value, ConfigError> {
                     "additionalProperties": false,
                 },
             },
+            "calibration": section::<CalibrationSettings>(generator),
+            "refine": section::<RefineSection>(generator),
             "verify": section::<VerifySettings>(generator),
             "report": section::<ReportSettings>(generator),
         },
