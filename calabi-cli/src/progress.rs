@@ -49,7 +49,9 @@ fn verb(stage: Stage) -> &'static str {
     match stage {
         Stage::Decompose => "decompose",
         Stage::Substitute => "factorize",
+        Stage::Search => "search",
         Stage::Verify => "verify",
+        Stage::Evaluate => "evaluate",
         _ => "work",
     }
 }

@@ -55,12 +55,25 @@ pub(crate) fn allocate(
     spectra: &[Option<&Spectrum>],
     source: &dyn LayerSource,
 ) -> Result<(), Error> {
-    let RankRule::Allocator(allocator) = &pipeline.rank.value else { return Ok(()) };
+    match &pipeline.rank.value {
+        RankRule::Allocator(allocator) => allocate_by(pipeline, plan, spectra, source, &**allocator),
+        RankRule::Selector(_) => Ok(()),
+    }
+}
+
+/// Lets this allocator decide about the layers that are still open.
+pub(crate) fn allocate_by(
+    pipeline: &Pipeline,
+    plan: &mut Plan,
+    spectra: &[Option<&Spectrum>],
+    source: &dyn LayerSource,
+    allocator: &dyn RankAllocator,
+) -> Result<(), Error> {
     let open: Vec<usize> = (0..plan.layers.len()).filter(|&i| plan.layers[i].decision == Decision::Open).collect();
     if open.is_empty() {
         return Ok(());
     }
-    let choices = share(pipeline, plan, spectra, source, &**allocator).map_err(|source| Error::Select {
+    let choices = share(pipeline, plan, spectra, source, allocator).map_err(|source| Error::Select {
         layer: None,
         source,
         span: pipeline.rank.span.clone(),

@@ -63,6 +63,12 @@ pub enum Error {
         /// Where the pipeline file asks for it.
         span: Option<Range<usize>>,
     },
+    /// A model cannot be evaluated.
+    #[error("the model cannot be evaluated")]
+    Evaluate {
+        /// Why.
+        source: RunError,
+    },
     /// The observer asked for the run to end.
     #[error("cancelled: nothing was written")]
     Cancelled,
@@ -111,7 +117,9 @@ impl Error {
     pub fn refuses_settings(&self) -> bool {
         match self {
             Self::Config(_) | Self::Select { .. } => true,
-            Self::Verify { source, .. } => matches!(source, RunError::Input { .. } | RunError::Data { .. }),
+            Self::Verify { source, .. } | Self::Evaluate { source } => {
+                matches!(source, RunError::Input { .. } | RunError::Data { .. })
+            }
             _ => false,
         }
     }

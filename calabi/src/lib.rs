@@ -20,8 +20,10 @@
 
 mod choose;
 mod compare;
+mod data;
 mod decompose;
 mod error;
+mod eval;
 mod observe;
 mod pattern;
 mod pipeline;
@@ -30,6 +32,8 @@ mod plan_file;
 mod reference;
 mod report;
 mod run;
+mod runtime;
+mod search;
 mod sited;
 mod size;
 mod staging;
@@ -37,28 +41,31 @@ mod store;
 mod substitute;
 mod survey;
 mod target;
+mod tokens;
 mod verify;
 
 pub use calabi_api as api;
 // The linker drops crates that no code names, and their plugins with them.
 use calabi_io as _;
-#[cfg(feature = "onnx-runtime")]
+#[cfg(feature = "runtimes")]
 use calabi_nn as _;
 pub use calabi_rank as rank;
 pub use calabi_svd as svd;
 
 pub use error::Error;
+pub use eval::{EvalOptions, Evaluation, evaluate};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;
 pub use pipeline::{
-    Assignment, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError, ReportSettings, Source,
-    VerifySettings, pipeline_schema,
+    Assignment, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError, ReportSettings,
+    SearchSettings, Source, VerifySettings, pipeline_schema,
 };
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};
 pub use report::{Change, LayerReport, Outcome, Report};
 pub use run::{RunOptions, open_model, plan, plan_with, reads, run, spectra};
+pub use search::{SearchReport, SearchStep};
 pub use sited::Sited;
 pub use size::ByteSize;
 pub use target::Target;
-pub use verify::{GateReport, OutputReport, VerifyReport};
+pub use verify::{CommandReport, GateReport, OutputReport, VerifyReport};

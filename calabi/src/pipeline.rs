@@ -13,7 +13,7 @@ use calabi_api::{ConfigError, Decomposer, RankAllocator, RankRule, RankSelector}
 use crate::{Error, Pattern, Sited};
 
 pub use schema::pipeline_schema;
-pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, VerifySettings};
+pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, SearchSettings, VerifySettings};
 pub use set::Assignment;
 
 /// A pipeline, checked and built: nothing of it is wrong in itself, and nothing was touched yet.
@@ -31,6 +31,8 @@ pub struct Pipeline {
     pub overrides: Vec<Override>,
     /// Whether and how the result is compared with the original.
     pub verify: Option<Sited<VerifySettings>>,
+    /// Whether the smallest budget that passes a gate is looked for.
+    pub search: Option<Sited<SearchSettings>>,
     /// Where reports go.
     pub report: ReportSettings,
     /// The text it was read from.
@@ -93,6 +95,7 @@ impl Pipeline {
             rank: rank.into(),
             overrides: Vec::new(),
             verify: None,
+            search: None,
             report: ReportSettings::default(),
             source: None,
         }
@@ -140,7 +143,11 @@ impl Pipeline {
     /// Makes every path that the file names relative to its folder.
     fn resolve(&mut self, base: &Path) {
         let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.input.value, &mut self.model.output.value];
-        paths.extend(self.verify.as_mut().map(|verify| &mut verify.value.data.value));
+        if let Some(verify) = &mut self.verify {
+            base.clone_into(&mut verify.value.folder);
+            paths.extend(verify.value.data.as_mut().map(|data| &mut data.value));
+            paths.extend(verify.value.tokenizer.as_mut());
+        }
         paths.extend(self.report.json.as_mut());
         for path in paths {
             *path = base.join(&*path);

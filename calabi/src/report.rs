@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::decompose::Decomposed;
 use crate::substitute::Substituted;
 use crate::verify::VerifyReport;
-use crate::{Decision, Pipeline, Plan, PlannedLayer};
+use crate::{Decision, Pipeline, Plan, PlannedLayer, SearchReport};
 
 /// What a run did. Its JSON is what `calabi-cli run --format json` prints.
 #[derive(Debug, Clone, Serialize)]
@@ -29,6 +29,8 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// The matrices that the format leaves alone, and why.
     pub left_alone: Vec<LeftAlone>,
+    /// How the smallest budget was found, where the pipeline asks for it.
+    pub search: Option<SearchReport>,
     /// Original and compressed side by side, where the pipeline asks for it.
     pub verify: Option<VerifyReport>,
     /// What the reader should know first, with the way out.
@@ -110,6 +112,7 @@ impl Report {
             flops: plan.flops(),
             layers,
             left_alone: plan.left_alone,
+            search: None,
             verify: None,
             warnings: Vec::new(),
             seconds: 0.0,

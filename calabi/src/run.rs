@@ -7,6 +7,7 @@ use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings,
 
 use crate::choose::{allocate, select};
 use crate::decompose::{Context, Decomposed, decompose, input_error, read_again};
+use crate::search::search;
 use crate::staging::{Places, Staging, files_read};
 use crate::store::Store;
 use crate::substitute::substitute;
@@ -45,14 +46,17 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
         None => survey(pipeline, &*source)?,
     };
     let places = Places::check(pipeline, &*source, options)?;
-    let verifier = Verifier::new(pipeline)?;
+    let mut verifier = Verifier::new(pipeline)?;
     let staging = Staging::beside(places)?;
     let store = Store::new(staging.work());
     let decomposed = decompose(&context, &mut plan, Some(&store), false)?;
-    allocate(pipeline, &mut plan, &known(&decomposed), &*source)?;
-    let (written, substituted) = substitute(&context, &plan, &store, &staging)?;
+    let spectra = known(&decomposed);
+    let search = search(&context, &mut plan, &spectra, (&store, &staging), verifier.as_mut())?;
+    allocate(pipeline, &mut plan, &spectra, &*source)?;
+    let (written, substituted) = substitute(&context, &plan, &store, &staging.model())?;
     let mut report = Report::new(pipeline, plan, &decomposed, &substituted, &written);
-    report.verify = verifier.map(|verifier| verifier.compare(&staging.model(), observer)).transpose()?;
+    report.search = search;
+    report.verify = verifier.map(|mut verifier| verifier.compare(&staging.model(), observer)).transpose()?;
     context.go_on()?;
     report.output = if report.passed() {
         staging.publish(&written.paths, options.force)?
@@ -176,6 +180,9 @@ fn format_of(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerFormat>, Co
         .with_help(format!("known are {}: name one in [model] format", kinds.join(", "))))
 }
 
-fn on_threads<T: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+pub(crate) fn on_threads<T: Send>(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
     rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?.install(work)
 }

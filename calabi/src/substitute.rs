@@ -1,5 +1,6 @@
 //! Factors stream into the new model, each measured as it will be read back.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -8,7 +9,6 @@ use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::decompose::Context;
-use crate::staging::Staging;
 use crate::store::Store;
 use crate::{Error, Plan, PlannedLayer, Stage};
 
@@ -19,19 +19,19 @@ pub(crate) struct Substituted {
     pub(crate) seconds: f64,
 }
 
-/// Writes the model with factors in place of the weights that the plan factorizes.
+/// Writes to `model` a model with factors in place of the weights that the plan factorizes.
 pub(crate) fn substitute(
     context: &Context<'_>,
     plan: &Plan,
     store: &Store,
-    staging: &Staging,
+    model: &Path,
 ) -> Result<(Written, Vec<Option<Substituted>>), Error> {
     let factorized: Vec<_> = plan.layers.iter().filter_map(|l| Some((l, l.rank()?))).collect();
     let replaced: Vec<_> =
         factorized.iter().map(|&(l, rank)| Replacement { layer: &l.layer, rank, bias: false }).collect();
     let mut options = WriteOptions::default();
     options.shard_size = context.pipeline.model.shard_size.as_ref().map(|size| size.bytes());
-    let sink = context.source.create(&staging.model(), &replaced, &options).map_err(output_error)?;
+    let sink = context.source.create(model, &replaced, &options).map_err(output_error)?;
     let sink = Mutex::new(sink);
     context.observer.begin(Stage::Substitute, replaced.len());
     let substituted = plan

@@ -10,10 +10,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{LayerSettings, Override, Pipeline, ReportSettings};
-use crate::{Pattern, Sited};
+use crate::{Pattern, Sited, search};
 
 /// The sections of a pipeline file.
-pub(super) const SECTIONS: [&str; 7] = ["model", "layers", "decomposer", "rank", "override", "verify", "report"];
+pub(super) const SECTIONS: [&str; 8] =
+    ["model", "layers", "decomposer", "rank", "override", "verify", "search", "report"];
 
 /// Parses a pipeline file. Paths stay as they are written.
 pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
@@ -35,6 +36,7 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
     let rank = plugin_box::<RankRule>(rank)?;
     let overrides = section("override").map(overrides).transpose()?.unwrap_or_default();
     let verify = section("verify").map(|value| sited_settings("verify", value)).transpose()?;
+    let search = section("search").map(|value| sited_settings("search", value)).transpose()?;
     let report =
         section("report").map(|value| settings("report", value)).transpose()?.unwrap_or_else(ReportSettings::default);
     let pipeline = Pipeline {
@@ -44,6 +46,7 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
         rank: Sited { value: *rank.value, span: rank.span },
         overrides,
         verify,
+        search,
         report,
         source: None,
     };
@@ -57,17 +60,12 @@ fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
         registry::find::<dyn LayerFormat>(format).map_err(|error| error.at(format.span.clone()))?;
     }
     if let Some(verify) = &pipeline.verify {
-        let data = &verify.data;
-        if verify.max_accuracy_drop.is_some() && verify.labels.is_none() {
-            return Err(ConfigError::new("`max_accuracy_drop` needs `labels`")
-                .with_help("name the array of the data that holds the right classes")
-                .at(verify.span.clone()));
-        }
-        if data.as_os_str().is_empty() {
+        verify.check().map_err(|error| error.at(verify.span.clone()))?;
+        if let Some(data) = verify.data.as_ref().filter(|data| data.as_os_str().is_empty()) {
             return Err(ConfigError::new("`data` is empty").at(data.span.clone()));
         }
     }
-    Ok(())
+    search::check(pipeline)
 }
 
 fn missing(section: &str, purpose: &str) -> ConfigError {

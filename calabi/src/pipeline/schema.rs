@@ -5,7 +5,7 @@ use calabi_api::{ConfigError, Decomposer, Plugin, RankRule};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
-use super::sections::{LayerSettings, ModelSettings, ReportSettings, VerifySettings};
+use super::sections::{LayerSettings, ModelSettings, ReportSettings, SearchSettings, VerifySettings};
 use crate::reference::flat_generator;
 
 /// The JSON schema (draft 2020-12) of a pipeline file, with every plugin of this program.
@@ -43,6 +43,7 @@ pub fn pipeline_schema() -> Result<Value, ConfigError> {
                 },
             },
             "verify": section::<VerifySettings>(generator),
+            "search": section::<SearchSettings>(generator),
             "report": section::<ReportSettings>(generator),
         },
         "required": ["model", "rank"],
