@@ -83,6 +83,14 @@ impl LayerCost {
         }
     }
 
+    /// The same cost where the factors bring a bias that the model has no place for: one of `rows` numbers.
+    ///
+    /// A layer whose [`bias`](crate::Layer::bias) can take another one needs none.
+    #[must_use]
+    pub fn with_bias(self, rows: usize, dtype: DType) -> Self {
+        Self { fixed: Cost::of(rows as u64, dtype), ..self }
+    }
+
     /// The cost of the factors of rank `r`.
     #[must_use]
     pub fn at(&self, r: Rank) -> Cost {

@@ -11,7 +11,8 @@ pub struct Factors {
     pub left: Array2<f32>,
     /// `r × n`.
     pub right: Array2<f32>,
-    /// The bias that makes up for what was cut, of length `m`; none leaves the layer's bias as it is.
+    /// What is added to the layer's bias to make up for what was cut, of length `m`: `y = left (right x) + b + bias`, where
+    /// `b` is the layer's own bias, or nothing where it has none. None leaves the layer's bias as it is.
     pub bias: Option<Array1<f32>>,
 }
 

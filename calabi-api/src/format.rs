@@ -74,10 +74,11 @@ pub trait LayerSink: Send {
     /// Where the layer was not declared, the shapes differ from what was, or the file cannot be written.
     fn write(&mut self, layer: &Layer, factors: &Factors) -> Result<(), FormatError>;
 
-    /// Writes other values in the place of a tensor that is no layer's weight (a norm): same name, shape and type.
+    /// Writes other values in the place of a tensor that is not factorized (a norm), each once: same name, shape and type.
+    /// It may come at any time before [`finish`](Self::finish), and need not be declared.
     ///
     /// # Errors
-    /// Where there is no such tensor, its shape differs, or the format cannot do it.
+    /// Where there is no such tensor, its shape differs, its type cannot hold the values, or the format cannot do it.
     fn amend(&mut self, tensor: &str, values: &ArrayD<f32>) -> Result<(), FormatError> {
         let _ = values;
         Err(FormatError::Misuse(format!("tensor {}: this format writes layers alone", Name::new(tensor))))
@@ -105,6 +106,8 @@ pub struct Layer {
     pub cost: LayerCost,
     /// How it is wired into the model.
     pub wiring: Wiring,
+    /// Whether the model has a bias of this layer that another can be added to: factors with a bias then cost no more.
+    pub bias: bool,
     /// Where the source finds it: its own affair.
     pub key: usize,
 }
@@ -114,7 +117,8 @@ pub struct Layer {
 pub struct Wiring {
     /// The name of its weight in the file.
     pub weight: String,
-    /// In a graph, the name of the value that flows into it: `E[xxᵀ]` is taken over its last axis.
+    /// In a graph, the name of the value that flows into it: `E[xxᵀ]` is taken over its last axis. None where its features
+    /// lie along another axis.
     pub input: Option<String>,
     /// In a graph, the name of the value that its node gives.
     pub output: Option<String>,
@@ -169,7 +173,7 @@ pub struct Replacement<'a> {
     pub layer: &'a Layer,
     /// Its rank.
     pub rank: Rank,
-    /// Whether the factors bring a bias.
+    /// Whether the factors bring a bias, which is added to the layer's own.
     pub bias: bool,
 }
 
@@ -257,7 +261,7 @@ impl FormatError {
         Self::Limit { problem: problem.into(), help: help.into() }
     }
 
-    /// Factors of 16 bits can overflow where their weight did not.
+    /// Factors and biases of 16 bits can overflow where those of the model did not.
     #[must_use]
     pub fn overflow(layer: &Layer) -> Self {
         let problem =

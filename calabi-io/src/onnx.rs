@@ -13,23 +13,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calabi_api::{
-    Cost, FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Plugin, Replacement, Totals,
-    WriteOptions, schemars, serde,
+    Cost, DType, FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Normalisation, Plugin,
+    Replacement, Totals, WriteOptions, schemars, serde,
 };
-use ndarray::Array2;
+use ndarray::{Array1, Array2, Axis};
 
 use crate::file::Input;
 use layers::{Found, Site};
+use norms::Norm;
 use rewrite::Target;
 use sink::Sink;
-use structure::Structure;
+use structure::{Structure, TensorId};
 
+mod bias;
 mod constants;
 mod element;
 mod external;
 mod fields;
 mod layers;
 mod names;
+mod norms;
 mod operators;
 mod order;
 mod rewrite;
@@ -85,6 +88,17 @@ struct Model {
     files: Vec<Input>,
 }
 
+impl Model {
+    /// The elements of a floating-point tensor; an error where one is not finite.
+    fn vector(&self, id: TensorId, dtype: DType) -> Result<Array1<f32>, FormatError> {
+        let tensor = self.structure.tensor(id);
+        let vector = Array1::from_vec(values::read(self, tensor, dtype)?);
+        let shown = vector.view().insert_axis(Axis(0)).to_owned();
+        FormatError::check_finite(self.input.path(), self.structure.text(tensor.name), &shown)?;
+        Ok(vector)
+    }
+}
+
 /// An open model.
 #[derive(Debug)]
 struct Source {
@@ -105,16 +119,14 @@ impl Source {
         for replacement in replaced {
             let (layer, rank) = (replacement.layer, replacement.rank);
             let misuse = |problem: &str| FormatError::Misuse(format!("layer {}: {problem}", Name::new(&layer.name)));
-            if replacement.bias {
-                return Err(misuse("factors with a bias are not written to ONNX yet"));
-            }
             if rank > layer.shape.full_rank() {
                 return Err(misuse("its rank is larger than the weight can have"));
             }
             if targets.iter().any(|target: &Target<'_>| target.layer.key == layer.key) {
                 return Err(misuse("it is replaced twice"));
             }
-            targets.push(Target { layer, site: self.site(layer)?, rank });
+            let bias = self.found.biases.get(layer.key).copied().filter(|_| replacement.bias);
+            targets.push(Target { layer, site: self.site(layer)?, rank, bias });
         }
         Ok(targets)
     }
@@ -122,7 +134,7 @@ impl Source {
     /// The parameters of the model once these layers are factorized.
     fn parameters(&self, targets: &[Target<'_>]) -> u64 {
         let removed: u64 = targets.iter().map(|target| target.layer.shape.entries()).sum();
-        let added: u64 = targets.iter().map(|target| target.layer.cost.at(target.rank).parameters).sum();
+        let added: u64 = targets.iter().map(Target::parameters).sum();
         self.totals().cost.parameters.saturating_sub(removed).saturating_add(added)
     }
 }
@@ -154,6 +166,20 @@ impl LayerSource for Source {
         let weight = if site.transposed { weight.t().as_standard_layout().into_owned() } else { weight };
         FormatError::check_finite(self.model.input.path(), self.model.structure.text(tensor.name), &weight)?;
         Ok(weight)
+    }
+
+    fn normalisation(&self, layer: &Layer) -> Result<Option<Normalisation>, FormatError> {
+        self.site(layer)?;
+        let structure = &self.model.structure;
+        let input = layer.wiring.input.as_deref().and_then(|input| structure.names.find(input));
+        let graph = structure.graph(structure.main);
+        let norm = input.and_then(|input| norms::before(structure, graph, input, layer.shape.cols()));
+        let read = |id| match structure.tensor(id).element.dtype() {
+            Some(dtype) => self.model.vector(id, dtype),
+            None => Err(FormatError::Misuse("a normalisation's tensor is no float".to_owned())),
+        };
+        norm.map(|Norm { gamma, beta }| Ok(Normalisation { gamma: read(gamma)?, beta: beta.map(read).transpose()? }))
+            .transpose()
     }
 
     fn side_files(&self, path: &Path) -> Vec<PathBuf> {

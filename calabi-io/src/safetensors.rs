@@ -16,6 +16,7 @@ mod header;
 mod index;
 mod json;
 mod layers;
+mod norms;
 mod order;
 mod plan;
 mod roles;

@@ -36,16 +36,22 @@ impl Batches {
         let fixed = fixed(inputs)?;
         Ok(Self { next: 0, count, size: fixed.unwrap_or_else(|| free(tensors)), fixed: fixed.is_some() })
     }
+
+    /// The next samples, no more than `most` of them (but at least one) where the model does not fix their number.
+    pub(crate) fn take_most(&mut self, most: usize) -> Option<Batch> {
+        let size = if self.fixed { self.size.get() } else { self.size.get().min(most.max(1)) };
+        let samples = self.next..self.count.min(self.next.saturating_add(size));
+        self.next = samples.end;
+        let size = if self.fixed { size } else { samples.len() };
+        (!samples.is_empty()).then_some(Batch { samples, size })
+    }
 }
 
 impl Iterator for Batches {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
-        let samples = self.next..self.count.min(self.next.saturating_add(self.size.get()));
-        self.next = samples.end;
-        let size = if self.fixed { self.size.get() } else { samples.len() };
-        (!samples.is_empty()).then_some(Batch { samples, size })
+        self.take_most(usize::MAX)
     }
 }
 

@@ -1,10 +1,11 @@
-//! Models that run, for calabi: what `[verify]` measures on.
+//! Models that run, for calabi: what `[calibration]`, `[verify]` and `eval` run on.
 //!
 //! | kind | runs | on |
 //! |---|---|---|
 //! | `onnx` | [`OnnxRuntime`]: ONNX graphs, on the CPU | [rten](https://docs.rs/rten), pure Rust |
 //!
-//! Samples come from `.npz` files: [`read_npz`] reads every array, [`read_samples`] splits off the labels.
+//! Samples come from text, `.npz` or `.safetensors` files: [`load_data`] reads all of them and makes them fit a model,
+//! [`text_windows`] cuts a text for evaluation; [`read_npz`] reads every array, [`read_samples`] splits off the labels.
 //!
 //! # Design
 //!
@@ -12,15 +13,21 @@
 //! size anything; a panic of the engine ends in an error; names are escaped and cut before they reach a message.
 
 mod batches;
+mod data;
+mod fill;
+mod guard;
 mod inputs;
 mod npy;
 mod npz;
 mod onnx;
 mod outputs;
+mod safetensors;
 mod samples;
 mod text;
+mod tokens;
 mod wire;
 
+pub use data::{DataOptions, load_data, text_windows};
 pub use npz::read_npz;
 pub use onnx::OnnxRuntime;
 pub use samples::{Labelled, read_samples};

@@ -23,6 +23,16 @@ pub(crate) fn tensor(bytes: Vec<u8>) -> Result<Tensor, String> {
     header.decoded(&data)
 }
 
+/// The array of this type and shape in these bytes, which are little-endian, in C order, and hold nothing else.
+pub(crate) fn plain(item: Item, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Tensor, String> {
+    if shape.len() > MOST_DIMENSIONS {
+        return Err(format!("it has more than {MOST_DIMENSIONS} dimensions"));
+    }
+    let header = Header { item, big_endian: false, fortran: false, shape };
+    let data = header.data(bytes, 0)?;
+    header.decoded(&data)
+}
+
 /// The header's text, and where the data begin.
 fn header_text(bytes: &[u8]) -> Result<(&str, usize), String> {
     const NO_ARRAY: &str = "it is no array in numpy's .npy format";
@@ -49,7 +59,7 @@ struct Header {
 
 /// The type of one number.
 #[derive(Clone, Copy)]
-enum Item {
+pub(crate) enum Item {
     Float(DType),
     Bool,
     U8,

@@ -23,14 +23,15 @@ pub struct Labelled {
 /// [`RunError::Data`] as [`read_npz`], and where there is no array of that name, the labels are no integers, arrays
 /// differ in their number of samples, or there are no samples.
 pub fn read_samples(path: &Path, labels: Option<&str>) -> Result<Labelled, RunError> {
-    let mut arrays = read_npz(path)?;
-    let labelled = || {
-        let labels = labels.map(|name| split_off(&mut arrays, name)).transpose()?;
-        let samples = Samples { inputs: arrays.into_iter().collect() };
-        same_count(&samples, labels.as_ref())?;
-        Ok(Labelled { samples, labels })
-    };
-    labelled().map_err(|problem| RunError::Data { path: path.to_owned(), problem })
+    labelled(read_npz(path)?, labels).map_err(|problem| RunError::Data { path: path.to_owned(), problem })
+}
+
+/// Arrays as samples, with the labels apart.
+pub(crate) fn labelled(mut arrays: BTreeMap<String, Tensor>, labels: Option<&str>) -> Result<Labelled, String> {
+    let labels = labels.map(|name| split_off(&mut arrays, name)).transpose()?;
+    let samples = Samples { inputs: arrays.into_iter().collect() };
+    same_count(&samples, labels.as_ref())?;
+    Ok(Labelled { samples, labels })
 }
 
 /// Takes the labels out of the arrays.

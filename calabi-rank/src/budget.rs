@@ -3,16 +3,21 @@
 mod floor;
 mod hull;
 mod ladder;
+mod source;
 mod spend;
+mod weights;
 
 use calabi_api::settings::{Fraction, Share};
-use calabi_api::{Allocation, Choice, Cost, Kept, Plugin, Rank, RankAllocator, SelectError, Shape};
+use calabi_api::{Allocation, Choice, Cost, Kept, Needs, Plugin, Rank, RankAllocator, SelectError, Shape};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use floor::floors;
 use ladder::Ladder;
 use spend::{Held, spend};
+use weights::weights;
+
+pub use source::SensitivityFrom;
 
 /// Ranks for all layers at once, so that a share of the parameters or bytes is left and the layers lose as little as
 /// they can: the sum over the layers of the relative loss `Σ_{i>r} σᵢ² / ‖W‖²` is made small.
@@ -24,11 +29,17 @@ use spend::{Held, spend};
 /// the best steps that still fit, until none does: the result is never above the budget, and less than one rank step
 /// below it, unless nothing is lost any more.
 ///
+/// With `sensitivity` what is made small is the divergence of the model's output instead: the sum over the layers of what
+/// each of them is estimated to do to it. A layer was cut alone to a reference rank; from there its divergence is taken
+/// to be proportional to its loss. (Allocation by one measured loss a layer: LEMS, ICML 2026.) A layer that the model
+/// did not feel gives up its ranks before any other; among several of that kind the relative loss decides. A layer that
+/// lost nothing at its reference rank counts as much as the most sensitive one where it does lose.
+///
 /// What is optimal for the layers is not always best for the model: on loss alone some layers would lose nearly all
 /// their ranks. `floor` keeps the layers together, at a price: of SmolLM2-135M, without data and at `keep = 0.9`, the
 /// perplexity is 220, 225, 243, 660 and over a million at floors of 0, 0.4, 0.6, 0.8 and 1 (dense 25.5; four windows of
 /// 512 tokens of WikiText-2).
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     /// The share of the parameters or bytes that may remain.
@@ -44,6 +55,11 @@ pub struct Budget {
     /// layer the uniform rank.
     #[serde(default = "floor")]
     pub floor: Share,
+    /// What a layer's loss counts. `off`: its share of the layer's energy. `measured`: what cutting the layer alone does to
+    /// the model's output, on the calibration samples. `file:PATH`: the same, from a file that an earlier run wrote; the
+    /// path is relative to the pipeline file.
+    #[serde(default)]
+    pub sensitivity: SensitivityFrom,
 }
 
 fn floor() -> Share {
@@ -54,7 +70,8 @@ impl Budget {
     /// The budget that keeps this share of the parameters of the selected layers.
     #[must_use]
     pub fn new(keep: Fraction) -> Self {
-        Self { keep, unit: Unit::default(), of: Of::default(), floor: floor() }
+        let (unit, of, sensitivity) = (Unit::default(), Of::default(), SensitivityFrom::default());
+        Self { keep, unit, of, floor: floor(), sensitivity }
     }
 }
 
@@ -102,11 +119,17 @@ pub enum Of {
 
 impl RankAllocator for Budget {
     fn allocate(&self, model: &Allocation<'_>) -> Result<Vec<Choice>, SelectError> {
-        let ladders: Vec<_> = model.layers.iter().map(|layer| Ladder::of(layer, self.unit, 1.0)).collect();
+        let weights = weights(model, self.sensitivity.source())?;
+        let layers = model.layers.iter().zip(weights);
+        let ladders: Vec<_> = layers.map(|(layer, weight)| Ladder::of(layer, self.unit, weight)).collect();
         let available = self.available(model, &ladders)?;
         let floors = floors(&ladders, available, self.floor);
         let held = spend(&ladders, &floors, available);
         Ok(ladders.iter().zip(&floors).zip(held).map(|((ladder, &floor), held)| choice(ladder, floor, held)).collect())
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { sensitivity: self.sensitivity.source().clone(), ..Needs::NONE }
     }
 
     fn limit(&self, shape: Shape) -> Rank {
@@ -114,7 +137,7 @@ impl RankAllocator for Budget {
     }
 
     fn with_keep(&self, keep: Fraction) -> Option<Box<dyn RankAllocator>> {
-        Some(Box::new(Self { keep, ..*self }))
+        Some(Box::new(Self { keep, ..self.clone() }))
     }
 }
 

@@ -10,7 +10,7 @@
 //! | [`fixed`](Fixed) | always the same | shape |
 //! | [`hard-threshold`](HardThreshold) | what stands above the noise, as the spectrum itself shows it | whole spectrum |
 //! | [`effective-rank`](EffectiveRank) | the number of directions that the energy is spread over | whole spectrum |
-//! | `budget` | all layers share one budget of parameters or bytes | all spectra |
+//! | `budget` | all layers share one budget of parameters or bytes | all spectra, and sensitivities if told to |
 //!
 //! A weight that is zero gets rank 1 from every selector. A spectrum that ends too early for a rule is an error that
 //! names the layer, never a guess.
@@ -30,7 +30,7 @@ mod marchenko_pastur;
 mod max_error;
 mod spectral_gap;
 
-pub use budget::{Budget, Of, Unit};
+pub use budget::{Budget, Of, SensitivityFrom, Unit};
 pub use combined::Combined;
 pub use effective_rank::EffectiveRank;
 pub use energy::Energy;

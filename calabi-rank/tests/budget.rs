@@ -108,12 +108,12 @@ fn overridden_layers_count() {
 fn a_budget_out_of_reach_names_the_one_in_reach() {
     let other = Cost::of(2048, DType::F32);
     let model = Model { other, ..Model::new(vec![steep(64, 64, 0.9), steep(64, 64, 0.8)], 8) };
-    let error = |budget: Budget| budget.allocate(&model.allocation()).expect_err("out of reach").to_string();
+    let error = |budget: &Budget| budget.allocate(&model.allocation()).expect_err("out of reach").to_string();
     // Rank 8 of 64: a quarter of 8192 parameters; with the rest, 4096 of 10240.
-    assert!(error(budget(0.2, 0.4)).ends_with("the smallest keep that can be met is 0.250"));
+    assert!(error(&budget(0.2, 0.4)).ends_with("the smallest keep that can be met is 0.250"));
     let whole = Budget { of: Of::Model, ..budget(0.2, 0.4) };
-    assert!(error(whole).contains("alone take 0.200, the layers at their smallest ranks 0.200"), "{}", error(whole));
-    assert!(error(whole).ends_with("the smallest keep that can be met is 0.400"));
+    assert!(error(&whole).contains("alone take 0.200, the layers at their smallest ranks 0.200"), "{}", error(&whole));
+    assert!(error(&whole).ends_with("the smallest keep that can be met is 0.400"));
     assert!(Budget { of: Of::Model, ..budget(0.4, 0.4) }.allocate(&model.allocation()).is_ok());
 }
 
@@ -140,8 +140,7 @@ fn five_hundred_layers_take_a_moment() {
 
 #[test]
 fn ranks_beyond_the_known_values_are_no_options() {
-    let mut case = steep(64, 64, 0.99);
-    case.spectrum = case.spectrum.truncated(Rank::new(10).expect("not zero"));
+    let case = steep(64, 64, 0.99).truncated(Rank::new(10).expect("not zero"));
     let choices = budget(0.5, 0.0).allocate(&Model::new(vec![case], 1).allocation()).expect("choices");
     assert_eq!(kept(&choices), [Some(10)]);
 }

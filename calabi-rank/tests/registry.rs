@@ -42,6 +42,9 @@ fn settings_are_parsed() {
         ("effective-rank", ""),
         ("budget", "keep = 0.6"),
         ("budget", "keep = 0.6\nunit = 'bytes'\nof = 'model'\nfloor = 0"),
+        ("budget", "keep = 0.6\nsensitivity = 'off'"),
+        ("budget", "keep = 0.6\nsensitivity = 'measured'"),
+        ("budget", "keep = 0.6\nsensitivity = 'file:of this model.toml'"),
     ] {
         build(kind, settings).unwrap_or_else(|error| panic!("{kind}: {settings}: {error}"));
     }
@@ -58,6 +61,9 @@ fn wrong_settings_are_refused_where_they_stand() {
         ("spectral-gap", "otherwise = { energy = 2 }", "{ energy = 2 }", "larger than 0 and at most 1"),
         ("fixed", "rank = 0", "0", "nonzero"),
         ("budget", "keep = 0.6\nunit = 'floats'", "'floats'", "unknown variant `floats`"),
+        ("budget", "keep = 0.6\nsensitivity = 'on'", "'on'", "expected \"off\", \"measured\" or \"file:PATH\""),
+        ("budget", "keep = 0.6\nsensitivity = 'file:'", "'file:'", "expected \"off\", \"measured\" or \"file:PATH\""),
+        ("budget", "keep = 0.6\nsensitivity = true", "true", "expected \"off\", \"measured\" or \"file:PATH\""),
         ("hard-threshold", "noise = 1", "noise", "unknown field `noise`"),
     ] {
         let error = build(kind, settings).expect_err(settings);
@@ -87,6 +93,7 @@ fn defaults_are_shown() {
     assert_eq!(default("budget", "floor"), 0.4);
     assert_eq!(default("budget", "unit"), "parameters");
     assert_eq!(default("budget", "of"), "selected");
+    assert_eq!(default("budget", "sensitivity"), "off");
     assert_eq!(default("combined", "window"), 0.1);
     assert_eq!(default("spectral-gap", "deviations"), 10.0);
     assert_eq!(default("spectral-gap", "otherwise"), "dense");

@@ -28,6 +28,7 @@
 
 mod bidiagonal;
 mod decomposed;
+pub mod dense;
 mod eigen;
 mod exact;
 mod faer;

@@ -38,6 +38,9 @@ use crate::runner::{check, ensure};
 ///   full rank.
 /// - Choices do not change when a weight is multiplied by a power of two, nor when spectra are cut at the limit.
 ///
+/// The allocator sees what a run shows it: spectra and weights, statistics and sensitivities where its
+/// [`needs`](RankAllocator::needs) name them. Layers that the model does not feel are among them.
+///
 /// The same models are run every time.
 ///
 /// # Panics
@@ -56,7 +59,7 @@ pub fn conforms(allocator: &dyn RankAllocator) {
 }
 
 fn choose(allocator: &dyn RankAllocator, model: &Model) -> Option<Vec<Choice>> {
-    allocator.allocate(&model.allocation()).ok()
+    model.ask(allocator).ok()
 }
 
 fn legal(allocator: &dyn RankAllocator, model: &Model, choices: &[Choice]) -> Result<(), TestCaseError> {

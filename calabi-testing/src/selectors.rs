@@ -18,8 +18,7 @@
 
 mod cases;
 
-use calabi_api::{Choice, Kept, LayerSpectrum, Rank, RankSelector, SelectError, Spectrum};
-use ndarray::Array2;
+use calabi_api::{Choice, Kept, LayerSpectrum, Rank, RankSelector, SelectError, SensitivitySource};
 use proptest::test_runner::TestCaseError;
 
 pub use cases::{Case, cases};
@@ -36,6 +35,9 @@ use crate::runner::{check, ensure};
 ///   over.
 /// - A spectrum that is cut earlier, which no decomposer hands over, gives a choice or an error; never a panic.
 ///
+/// The selector sees what a run shows it: spectrum and weight, statistics and sensitivity where its
+/// [`needs`](RankSelector::needs) name them. Layers that the model does not feel are among the cases.
+///
 /// The same cases are run every time.
 ///
 /// # Panics
@@ -51,57 +53,47 @@ pub fn conforms(selector: &dyn RankSelector) {
 /// Where a later member chooses less than an earlier one; the message shows the smallest case that was found.
 pub fn monotone<S: RankSelector>(family: &[S]) {
     check(&cases(), |case| {
-        let sizes = family
-            .iter()
-            .map(|selector| select(selector, &case, &case.spectrum).map(size))
-            .collect::<Result<Vec<_>, _>>();
+        let sizes = family.iter().map(|selector| select(selector, &case).map(size)).collect::<Result<Vec<_>, _>>();
         let sizes = sizes.map_err(|error| fail(format!("a complete spectrum gives an error: {error}")))?;
         ensure(sizes.is_sorted(), || format!("the ranks of the family do not ascend: {sizes:?}"))
     });
 }
 
 fn conforms_on(selector: &dyn RankSelector, case: &Case) -> Result<(), TestCaseError> {
-    let choose = |spectrum: &Spectrum| {
-        select(selector, case, spectrum)
-            .map_err(|error| fail(format!("a spectrum that suffices gives an error: {error}")))
+    let choose = |case: &Case| {
+        select(selector, case).map_err(|error| fail(format!("a spectrum that suffices gives an error: {error}")))
     };
     let (full, limit) = (case.shape.full_rank(), selector.limit(case.shape));
     ensure(limit <= full, || format!("the limit {limit} is larger than the full rank {full}"))?;
-    let choice = choose(&case.spectrum)?;
+    let choice = choose(case)?;
     within(&choice, limit, "the limit")?;
-    same(&choice, &choose(&case.spectrum)?, "asked again")?;
-    let (larger, smaller) = (choose(&case.scaled(2.0_f64.powi(31)))?, choose(&case.scaled(2.0_f64.powi(-31)))?);
-    same(&choice, &larger, "with the weight scaled up")?;
-    same(&choice, &smaller, "with the weight scaled down")?;
-    same(&choice, &choose(&case.spectrum.clone().truncated(limit))?, "with the spectrum cut at the limit")?;
+    same(&choice, &choose(case)?, "asked again")?;
+    same(&choice, &choose(&case.scaled(2.0_f64.powi(31)))?, "with the weight scaled up")?;
+    same(&choice, &choose(&case.scaled(2.0_f64.powi(-31)))?, "with the weight scaled down")?;
+    same(&choice, &choose(&case.truncated(limit))?, "with the spectrum cut at the limit")?;
     survives_truncation(selector, case)
 }
 
 /// Cuts the spectrum ever shorter.
 fn survives_truncation(selector: &dyn RankSelector, case: &Case) -> Result<(), TestCaseError> {
-    let mut spectrum = case.spectrum.clone();
-    while let Some(half) = Rank::new(spectrum.known() / 2) {
-        spectrum = spectrum.truncated(half);
-        if let Ok(choice) = select(selector, case, &spectrum) {
+    let mut case = case.clone();
+    while let Some(half) = Rank::new(case.spectrum.known() / 2) {
+        case = case.truncated(half);
+        if let Ok(choice) = select(selector, &case) {
             within(&choice, case.shape.full_rank(), "the full rank")?;
         }
     }
     Ok(())
 }
 
-/// Lets the selector choose; the weight behind the spectrum is diagonal.
-fn select(selector: &dyn RankSelector, case: &Case, spectrum: &Spectrum) -> Result<Choice, SelectError> {
-    let weight = || Ok(diagonal(case));
-    selector.select(&LayerSpectrum::new("the layer", case.shape, spectrum).with_weight(&weight))
-}
-
-fn diagonal(case: &Case) -> Array2<f32> {
-    let mut weight = Array2::zeros((case.shape.rows(), case.shape.cols()));
-    #[allow(clippy::cast_possible_truncation)] // weights are f32 in memory
-    for (entry, &value) in weight.diag_mut().iter_mut().zip(case.spectrum.values()) {
-        *entry = value as f32;
-    }
-    weight
+/// Lets the selector choose, shown what it asks for.
+fn select(selector: &dyn RankSelector, case: &Case) -> Result<Choice, SelectError> {
+    let (weight, statistics) = (|| Ok(case.weight()), || Ok(case.statistics()));
+    let layer = LayerSpectrum::new("the layer", case.shape, &case.spectrum).with_weight(&weight);
+    let needs = selector.needs();
+    let measured = needs.sensitivity != SensitivitySource::Off;
+    let layer = layer.with_sensitivity(case.sensitivity.filter(|_| measured));
+    selector.select(&if needs.statistics { layer.with_statistics(&statistics) } else { layer })
 }
 
 fn size(choice: Choice) -> usize {

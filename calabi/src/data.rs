@@ -6,7 +6,7 @@ use calabi_api::{InputSpec, RunError, Samples};
 
 /// What is read of a file, and how.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "runtimes"), allow(dead_code))] // without runtimes nothing is read
+#[cfg_attr(not(feature = "runtimes"), allow(dead_code))] // nothing is read without runtimes
 pub(crate) struct DataRequest<'a> {
     /// The tokenizer of text; none takes the model's own.
     pub(crate) tokenizer: Option<&'a Path>,
@@ -40,18 +40,11 @@ pub(crate) fn holds_tensors(path: &Path) -> bool {
 /// # Errors
 /// Where the file cannot be read, or holds what no samples can be made of.
 #[cfg(feature = "runtimes")]
-pub(crate) fn load(path: &Path, request: &DataRequest<'_>, _inputs: &[InputSpec]) -> Result<Labelled, RunError> {
-    if !holds_tensors(path) {
-        return Err(no_text(path));
-    }
-    let read = calabi_nn::read_samples(path, request.labels)?;
-    let count = request.samples.map_or(read.samples.count(), |wanted| wanted.min(read.samples.count()));
-    Ok(Labelled {
-        labels: read.labels.map(|labels| {
-            labels.outer_iter().take(count).flat_map(|l| l.iter().copied().collect::<Vec<_>>()).collect()
-        }),
-        samples: read.samples.some(0, count),
-    })
+pub(crate) fn load(path: &Path, request: &DataRequest<'_>, inputs: &[InputSpec]) -> Result<Labelled, RunError> {
+    let DataRequest { tokenizer, model, sequence, samples, seed, labels } = *request;
+    let options = calabi_nn::DataOptions { tokenizer, model, sequence, samples, seed, labels };
+    let read = calabi_nn::load_data(path, &options, inputs)?;
+    Ok(Labelled { samples: read.samples, labels: read.labels.map(|labels| labels.into_iter().collect()) })
 }
 
 /// Windows of a text in their order, without overlap: the text is tokenized once and cut.
@@ -59,14 +52,9 @@ pub(crate) fn load(path: &Path, request: &DataRequest<'_>, _inputs: &[InputSpec]
 /// # Errors
 /// As [`load`], and where the text does not fill a window.
 #[cfg(feature = "runtimes")]
-pub(crate) fn windows(path: &Path, _request: &DataRequest<'_>, _inputs: &[InputSpec]) -> Result<Samples, RunError> {
-    Err(no_text(path))
-}
-
-#[cfg(feature = "runtimes")]
-fn no_text(path: &Path) -> RunError {
-    let problem = "text is not read yet: give tensors by input name, in an .npz file".to_owned();
-    RunError::Data { path: path.to_owned(), problem }
+pub(crate) fn windows(path: &Path, request: &DataRequest<'_>, inputs: &[InputSpec]) -> Result<Samples, RunError> {
+    let DataRequest { tokenizer, model, sequence, samples, .. } = *request;
+    calabi_nn::text_windows(path, tokenizer, model, sequence, samples, inputs)
 }
 
 #[cfg(not(feature = "runtimes"))]

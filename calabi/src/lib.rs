@@ -24,6 +24,8 @@ mod data;
 mod decompose;
 mod error;
 mod eval;
+#[allow(dead_code, unused_imports)] // not wired into the run yet
+mod metric;
 mod observe;
 mod pattern;
 mod pipeline;
@@ -37,6 +39,8 @@ mod search;
 mod sited;
 mod size;
 mod staging;
+#[allow(dead_code, unused_imports)] // not wired into the run yet
+mod statistics;
 mod store;
 mod substitute;
 mod survey;

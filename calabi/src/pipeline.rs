@@ -35,6 +35,8 @@ pub struct Pipeline {
     pub search: Option<Sited<SearchSettings>>,
     /// Where reports go.
     pub report: ReportSettings,
+    /// The folder that paths of plugins are relative to: that of the pipeline file.
+    pub base: PathBuf,
     /// The text it was read from.
     pub source: Option<Source>,
 }
@@ -97,6 +99,7 @@ impl Pipeline {
             verify: None,
             search: None,
             report: ReportSettings::default(),
+            base: PathBuf::new(),
             source: None,
         }
     }
@@ -144,11 +147,11 @@ impl Pipeline {
     fn resolve(&mut self, base: &Path) {
         let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.input.value, &mut self.model.output.value];
         if let Some(verify) = &mut self.verify {
-            base.clone_into(&mut verify.value.folder);
             paths.extend(verify.value.data.as_mut().map(|data| &mut data.value));
             paths.extend(verify.value.tokenizer.as_mut());
         }
         paths.extend(self.report.json.as_mut());
+        base.clone_into(&mut self.base);
         for path in paths {
             *path = base.join(&*path);
         }

@@ -206,6 +206,7 @@ mod tests {
                 role: Role::Linear,
                 cost,
                 wiring: calabi_api::Wiring::default(),
+                bias: false,
                 key: 0,
             },
             decision,

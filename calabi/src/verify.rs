@@ -1,7 +1,7 @@
 //! Original and compressed on held-out data and by the user's own command, and the gates that the result must meet.
 
+pub(crate) mod command;
 pub(crate) mod gates;
-pub(crate) mod metric;
 mod side_by_side;
 
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::{Change, Error, Observer, Pipeline, Sited, Stage};
+use command::Scorer;
 use gates::Gate;
-use metric::Metric;
 use side_by_side::{Measured, SideBySide};
 
 /// Original and compressed, compared.
@@ -75,7 +75,7 @@ pub struct GateReport {
 /// Both models' data and commands, ready before any work is done: what is missing is told at once.
 pub(crate) struct Verifier<'a> {
     models: Option<SideBySide<'a>>,
-    metric: Option<Metric<'a>>,
+    scorer: Option<Scorer<'a>>,
     gates: Vec<Gate>,
 }
 
@@ -95,18 +95,18 @@ impl<'a> Verifier<'a> {
                 Some(models)
             }
         };
-        let metric = match &settings.command {
+        let scorer = match &settings.command {
             None => None,
-            Some(command) => Some(Metric::new(command, &settings.folder, &pipeline.model.input)?),
+            Some(command) => Some(Scorer::new(command, &pipeline.base, &pipeline.model.input)?),
         };
-        Ok(Some(Self { models, metric, gates }))
+        Ok(Some(Self { models, scorer, gates }))
     }
 
     /// Runs both models, compares their outputs and checks the gates.
     pub(crate) fn compare(&mut self, compressed: &Path, observer: &dyn Observer) -> Result<VerifyReport, Error> {
         const ROUNDS: usize = 5;
         let mut report = self.figures(compressed, ROUNDS, observer)?;
-        report.command = self.metric.as_ref().map(|metric| metric.compare(compressed)).transpose()?;
+        report.command = self.scorer.as_ref().map(|scorer| scorer.compare(compressed)).transpose()?;
         report.gates = self.gates.iter().map(|gate| gate.report(&report)).collect();
         Ok(report)
     }

@@ -20,7 +20,7 @@ fields! {
     node { INPUT = 1, OUTPUT = 2, NAME = 3, OPERATOR = 4, ATTRIBUTE = 5, DOMAIN = 7, DEVICE = 10 }
     /// `AttributeProto`
     attribute {
-        NAME = 1, INTEGER = 3, TENSOR = 5, GRAPH = 6, TENSORS = 10, GRAPHS = 11, TYPE = 14, TYPES = 15,
+        NAME = 1, FLOAT = 2, INTEGER = 3, TENSOR = 5, GRAPH = 6, TENSORS = 10, GRAPHS = 11, TYPE = 14, TYPES = 15,
         SPARSE = 22, SPARSES = 23,
     }
     /// `TensorProto`

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use calabi_api::{DType, Layer, LayerCost, LeftAlone, Name, Role, Shape, Wiring};
 
+use super::bias::{Bias, Biases};
 use super::constants::{Constant, Origin, Scope};
 use super::names::NameId;
 use super::operators::{self, Operator};
@@ -19,6 +20,8 @@ pub(crate) struct Found {
     pub(crate) layers: Vec<Layer>,
     /// Where each layer is, in the same order.
     pub(crate) sites: Vec<Site>,
+    /// How a bias is added to each layer, in the same order.
+    pub(crate) biases: Vec<Bias>,
     pub(crate) left_alone: Vec<LeftAlone>,
 }
 
@@ -33,6 +36,14 @@ pub(crate) struct Site {
     /// Whether the weight is stored `n × m`.
     pub(crate) transposed: bool,
     pub(crate) kind: Kind,
+}
+
+impl Site {
+    /// Whether the features of the data lie along its last axis.
+    pub(crate) fn features_last(self) -> bool {
+        let data_transposed = matches!(self.kind, Kind::Gemm { data: true, .. });
+        (self.slot == 1) != data_transposed
+    }
 }
 
 /// The operator of a layer's node.
@@ -51,7 +62,9 @@ pub(crate) enum Kind {
 
 /// Finds all layers of a model, in the order of its nodes.
 pub(crate) fn find(structure: &Structure) -> Found {
-    let mut search = Search { structure, uses: Uses::of(structure), labels: HashMap::new(), found: Found::default() };
+    let uses = Uses::of(structure);
+    let biases = Biases::new(structure, &uses, structure.graph(structure.main));
+    let mut search = Search { structure, uses: &uses, biases, labels: HashMap::new(), found: Found::default() };
     search.graph(structure.main, None);
     for (index, graph) in structure.graphs.iter().enumerate() {
         if matches!(graph.place, Place::Function(_)) {
@@ -63,7 +76,8 @@ pub(crate) fn find(structure: &Structure) -> Found {
 
 struct Search<'m> {
     structure: &'m Structure,
-    uses: Uses,
+    uses: &'m Uses,
+    biases: Biases<'m>,
     /// Names that layers have, and the number that the next of the same name tries.
     labels: HashMap<String, u64>,
     found: Found,
@@ -93,7 +107,7 @@ impl Search<'_> {
             let name = self.label(node, tensor);
             let site = self.site(graph, index, slot, operator, scope, constant);
             match site {
-                Ok(weight) => self.add_layer(name, weight),
+                Ok(weight) => self.add_layer(name, node, weight),
                 Err(why) => self.found.left_alone.push(LeftAlone {
                     name,
                     dims: tensor.shown_dims().to_vec(),
@@ -104,14 +118,27 @@ impl Search<'_> {
         }
     }
 
-    fn add_layer(&mut self, name: String, (site, shape, dtype): (Site, Shape, DType)) {
+    fn add_layer(&mut self, name: String, node: &Node, (site, shape, dtype): (Site, Shape, DType)) {
         let mut cost = LayerCost::new(shape, dtype, dtype);
         if let Data::Typed(pieces) = &self.structure.tensor(site.tensor).data {
             cost.dense.bytes = pieces.iter().map(|piece| piece.len()).sum();
         }
         let key = self.found.sites.len();
+        let (wiring, role) = (self.wiring(site, node), Role::Linear);
+        let place = self.biases.find(site, node, shape.rows(), dtype);
+        let bias = matches!(place, Bias::Own(_));
         self.found.sites.push(site);
-        self.found.layers.push(Layer { name, shape, dtype, role: Role::Linear, cost, wiring: Wiring::default(), key });
+        self.found.biases.push(place);
+        self.found.layers.push(Layer { name, shape, dtype, role, cost, wiring, bias, key });
+    }
+
+    fn wiring(&self, site: Site, node: &Node) -> Wiring {
+        let text = |name: &NameId| Some(self.structure.text(*name).to_owned()).filter(|text| !text.is_empty());
+        Wiring {
+            weight: self.structure.text(self.structure.tensor(site.tensor).name).to_owned(),
+            input: node.inputs.get(1 - site.slot).filter(|_| site.features_last()).and_then(text),
+            output: node.outputs.first().and_then(text),
+        }
     }
 
     /// The node's name, else the weight's, else that of the node's first output; numbered where several are alike.

@@ -49,6 +49,11 @@ impl Names {
         id.0
     }
 
+    /// The id of a name of the model.
+    pub(crate) fn find(&self, text: &str) -> Option<NameId> {
+        self.ids.get(text).copied()
+    }
+
     pub(crate) fn contains(&self, text: &str) -> bool {
         self.ids.contains_key(text)
     }

@@ -7,6 +7,7 @@ use prost::Message;
 use serde_json::{Map, Value as Json, json};
 
 use super::Model;
+use super::bias::Bias;
 use super::element::ElementType;
 use super::fields::{attribute, graph, model, node, tensor};
 use super::layers::{Kind, Site};
@@ -15,8 +16,9 @@ use super::schema;
 use super::splice::{Layout, Piece, Splice, message, message_with_hole};
 use super::store::{Origin, Store, data_file};
 use super::structure::{Data, FrameId, Graph, Node, Tensor, TensorId};
-use super::wire::{Field, Reader};
+use super::wire::{Field, Reader, Span};
 
+mod bias;
 mod values;
 
 /// The largest model that protobuf's parsers take is 2 GiB less a byte; a margin for what tools add to it.
@@ -34,6 +36,8 @@ pub(crate) struct Target<'a> {
     pub(crate) layer: &'a Layer,
     pub(crate) site: Site,
     pub(crate) rank: Rank,
+    /// How the bias of the factors is added, where they bring one.
+    pub(crate) bias: Option<Bias>,
 }
 
 /// What will stand where in the new files.
@@ -43,7 +47,15 @@ pub(crate) struct Plan {
     /// The file of external data, where there is one.
     pub(crate) store: Option<Store>,
     /// Where the factors of each target go, in order.
-    pub(crate) factors: Vec<[Slot; 2]>,
+    pub(crate) factors: Vec<Slots>,
+}
+
+/// Where the factors of a target go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slots {
+    pub(crate) right: Slot,
+    pub(crate) left: Slot,
+    pub(crate) bias: Option<BiasSlot>,
 }
 
 /// Where a factor goes.
@@ -52,6 +64,14 @@ pub(crate) struct Slot {
     /// Whether it is stored columns first.
     pub(crate) transposed: bool,
     pub(crate) place: Place,
+}
+
+/// Where a bias goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BiasSlot {
+    pub(crate) place: Place,
+    /// The tensor whose values it is added to.
+    pub(crate) base: Option<TensorId>,
 }
 
 /// A place for data.
@@ -90,6 +110,8 @@ struct Rewrite<'m> {
     /// Whether all large weights leave the model file.
     outside: bool,
     removed: HashSet<TensorId>,
+    /// Tensors that keep their place and get other values.
+    amended: HashSet<TensorId>,
     holes: usize,
     /// Where the types of the main graph's values stand.
     types: HashMap<NameId, FrameId>,
@@ -117,6 +139,7 @@ impl<'m> Rewrite<'m> {
             stored: false,
             outside,
             removed: HashSet::new(),
+            amended: HashSet::new(),
             holes: 0,
             types: values.map(|value| (value.name, value.frame)).collect(),
         }
@@ -133,7 +156,7 @@ impl<'m> Rewrite<'m> {
         Ok(Plan { layout, store: self.stored.then_some(self.store), factors })
     }
 
-    fn target(&mut self, target: &Target<'_>) -> Result<[Slot; 2], FormatError> {
+    fn target(&mut self, target: &Target<'_>) -> Result<Slots, FormatError> {
         let (model, site) = (self.model, target.site);
         let text = |name: NameId| model.structure.text(name);
         let node = &self.main.nodes[site.node];
@@ -145,7 +168,12 @@ impl<'m> Rewrite<'m> {
         self.first_node(node, site, &right, &inner);
         self.second_node(node, site, &left, &inner)?;
         self.inner_value(output, site, target.rank, &inner)?;
-        self.factors(target, weight, &right, &left)
+        let mut pieces = Vec::new();
+        let [right, left] = self.factors(target, weight, &right, &left, &mut pieces)?;
+        let bias = target.bias.map(|bias| self.bias(target, bias, &mut pieces)).transpose()?;
+        self.removed.insert(site.tensor);
+        self.splice.replace(Some(self.main.frame), model.structure.frame(weight.frame).span(), pieces);
+        Ok(Slots { right, left, bias })
     }
 
     /// Whether the first of the two nodes is a `MatMul` in the place of a Gemm, which must have `C` before opset 11.
@@ -221,46 +249,44 @@ impl<'m> Rewrite<'m> {
         weight: &Tensor,
         right: &str,
         left: &str,
+        pieces: &mut Vec<Piece>,
     ) -> Result<[Slot; 2], FormatError> {
-        let Target { layer, site, rank } = *target;
+        let Target { layer, site, rank, .. } = *target;
         let right_transposed = if Self::first_is_plain(site) { site.slot == 1 } else { site.transposed };
         let factors = [
             Factor { name: right, rows: rank.get(), cols: layer.shape.cols(), transposed: right_transposed },
             Factor { name: left, rows: layer.shape.rows(), cols: rank.get(), transposed: site.transposed },
         ];
         let outside = self.outside || matches!(weight.data, Data::External(..));
-        let mut pieces = Vec::new();
         let mut slots = Vec::new();
-        for factor in factors {
-            slots.push(self.factor(&factor, layer, outside, &mut pieces)?);
+        for Factor { name, rows, cols, transposed } in factors {
+            let dims = if transposed { [cols, rows] } else { [rows, cols] };
+            let place = self.initializer(name, &dims.map(|dim| dim as u64), layer, outside, pieces)?;
+            slots.push(Slot { transposed, place });
         }
-        self.removed.insert(site.tensor);
-        let range = self.model.structure.frame(weight.frame).span();
-        self.splice.replace(Some(self.main.frame), range, pieces);
         Ok([slots[0], slots[1]])
     }
 
-    fn factor(
+    /// A new tensor of a layer's type whose data is written later, in the model or outside.
+    fn initializer(
         &mut self,
-        factor: &Factor<'_>,
+        name: &str,
+        dims: &[u64],
         layer: &Layer,
         outside: bool,
         pieces: &mut Vec<Piece>,
-    ) -> Result<Slot, FormatError> {
-        let Factor { name, rows, cols, transposed } = *factor;
-        let [rows, cols] = [rows as u64, cols as u64];
-        let length = rows.checked_mul(cols).and_then(|count| count.checked_mul(layer.dtype.bytes()));
+    ) -> Result<Place, FormatError> {
+        let length = dims.iter().try_fold(layer.dtype.bytes(), |length, &dim| length.checked_mul(dim));
         let length =
             length.ok_or_else(|| FormatError::Misuse(format!("the factors of {} are too large", layer.name)))?;
-        let dims = if transposed { [cols, rows] } else { [rows, cols] };
         let mut tensor = schema::Tensor {
-            dims: dims.map(u64::cast_signed).to_vec(),
+            dims: dims.iter().map(|dim| dim.cast_signed()).collect(),
             data_type: i32::try_from(ElementType::of(layer.dtype).0).unwrap_or_default(),
             name: name.to_owned(),
             external: Vec::new(),
             location: None,
         };
-        let place = if outside {
+        Ok(if outside {
             let position = self.store.place(length)?;
             self.stored = true;
             tensor.external = self.store.entries(position, length);
@@ -268,18 +294,21 @@ impl<'m> Rewrite<'m> {
             pieces.push(Piece::Bytes(message(graph::INITIALIZER, &tensor.encode_to_vec())));
             Place::Store(position)
         } else {
-            let hole = self.holes;
-            self.holes += 1;
+            let hole = self.hole();
             pieces.extend(message_with_hole(graph::INITIALIZER, &tensor.encode_to_vec(), tensor::RAW, hole, length));
             Place::Hole(hole)
-        };
-        Ok(Slot { transposed, place })
+        })
+    }
+
+    fn hole(&mut self) -> usize {
+        self.holes += 1;
+        self.holes - 1
     }
 
     /// Keeps a tensor, and what it has outside of the model file beside the new one.
     fn keep(&mut self, id: TensorId) -> Result<(), FormatError> {
         let tensor = self.model.structure.tensor(id);
-        if self.removed.contains(&id) {
+        if self.removed.contains(&id) || self.amended.contains(&id) {
             return Ok(());
         }
         match tensor.data {
@@ -287,7 +316,7 @@ impl<'m> Rewrite<'m> {
                 let position = self.store.copy(Origin::File(file), span)?;
                 self.refer(tensor.frame, position, span.len())
             }
-            Data::Raw(span) if self.outside && span.len() >= SMALL && self.main.initializers.contains(&id) => {
+            Data::Raw(span) if self.leaves(id, span) => {
                 let position = self.store.copy(Origin::Model, span)?;
                 self.refer(tensor.frame, position, span.len())
             }
@@ -295,19 +324,30 @@ impl<'m> Rewrite<'m> {
         }
     }
 
+    /// Whether a tensor whose data is in the model file goes outside.
+    fn leaves(&self, id: TensorId, data: Span) -> bool {
+        self.outside && data.len() >= SMALL && self.main.initializers.contains(&id)
+    }
+
     /// Lets a tensor refer to bytes of the new file of external data.
     fn refer(&mut self, frame: FrameId, position: u64, length: u64) -> Result<(), FormatError> {
         self.stored = true;
-        let body = self.model.structure.frame(frame).body;
-        let mut rest = body;
+        self.drop_fields(frame, &[tensor::RAW, tensor::EXTERNAL, tensor::LOCATION])?;
+        let location =
+            schema::Tensor { external: self.store.entries(position, length), location: Some(1), ..Default::default() };
+        let end = self.model.structure.frame(frame).body.end;
+        self.splice.insert(Some(frame), end, vec![Piece::Bytes(location.encode_to_vec())]);
+        Ok(())
+    }
+
+    /// Drops all fields of these numbers from a message.
+    fn drop_fields(&mut self, frame: FrameId, numbers: &[u32]) -> Result<(), FormatError> {
+        let mut rest = self.model.structure.frame(frame).body;
         while let Some(field) = self.reader.next(&mut rest)? {
-            if [tensor::RAW, tensor::EXTERNAL, tensor::LOCATION].contains(&field.number) {
+            if numbers.contains(&field.number) {
                 self.splice.replace(Some(frame), field.span, Vec::new());
             }
         }
-        let location =
-            schema::Tensor { external: self.store.entries(position, length), location: Some(1), ..Default::default() };
-        self.splice.insert(Some(frame), body.end, vec![Piece::Bytes(location.encode_to_vec())]);
         Ok(())
     }
 

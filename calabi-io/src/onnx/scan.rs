@@ -243,6 +243,7 @@ impl Scan<'_> {
         while let Some(field) = self.reader.next(&mut rest)? {
             match field.number {
                 attribute::NAME => name = self.name(&field)?,
+                attribute::FLOAT => values.push(AttributeValue::Float(self.reader.float(&field)?)),
                 attribute::INTEGER => values.push(AttributeValue::Integer(self.reader.integer(&field)?)),
                 attribute::TENSOR | attribute::TENSORS => {
                     values.push(AttributeValue::Tensor(self.tensor(&field, frame)?));

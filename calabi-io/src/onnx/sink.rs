@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Written};
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 
 use super::Model;
-use super::rewrite::{Place, Plan, Slot};
+use super::rewrite::{BiasSlot, Place, Plan, Slot, Slots};
 use super::splice::Part;
 use super::store::Origin;
 use crate::file::Output;
@@ -33,8 +33,7 @@ pub(crate) struct Sink {
 struct Pending {
     name: String,
     rank: usize,
-    /// Right, left.
-    slots: [Slot; 2],
+    slots: Slots,
     written: bool,
 }
 
@@ -63,6 +62,12 @@ impl Sink {
         }
     }
 
+    /// The bias that is written: one that is added to the values of a tensor of the model is their sum.
+    fn sum(&self, layer: &Layer, slot: BiasSlot, bias: &Array1<f32>) -> Result<Array1<f32>, FormatError> {
+        let Some(base) = slot.base else { return Ok(bias.clone()) };
+        Ok(self.model.vector(base, layer.dtype)? + bias)
+    }
+
     fn put(&self, layer: &Layer, factor: &Array2<f32>, slot: Slot) -> Result<(), FormatError> {
         let (file, mut position) = self.target(slot.place)?;
         let stored = if slot.transposed { factor.t() } else { factor.view() };
@@ -88,18 +93,30 @@ impl LayerSink for Sink {
         if factors.left.dim() != (m, r) || factors.right.dim() != (r, n) {
             return Err(misuse("its factors have other shapes than were declared"));
         }
-        if factors.bias.is_some() {
-            return Err(misuse("a bias was not declared, and is not written to ONNX yet"));
+        match (&factors.bias, pending.slots.bias) {
+            (Some(bias), Some(_)) if bias.len() != m => {
+                return Err(misuse("its bias has another length than its outputs"));
+            }
+            (Some(_), None) => return Err(misuse("its factors bring a bias that was not declared")),
+            (None, Some(_)) => return Err(misuse("its factors lack the bias that was declared")),
+            _ => {}
         }
         if pending.written {
             return Err(misuse("its factors are written twice"));
         }
-        let [right, left] = pending.slots;
-        for factor in [&factors.right, &factors.left] {
-            check_range(layer, factor)?;
-        }
+        let Slots { right, left, bias } = pending.slots;
+        let bias = bias.zip(factors.bias.as_ref()).map(|(slot, bias)| Ok((slot, self.sum(layer, slot, bias)?)));
+        let bias = bias.transpose()?;
+        let sums = bias.iter().flat_map(|(_, sum)| sum);
+        check_range(layer, factors.right.iter().chain(&factors.left).chain(sums))?;
         self.put(layer, &factors.right, right)?;
         self.put(layer, &factors.left, left)?;
+        if let Some((slot, sum)) = bias {
+            let (file, position) = self.target(slot.place)?;
+            let mut bytes = Vec::new();
+            layer.dtype.encode(sum.into_iter(), &mut bytes);
+            file.write(position, &bytes)?;
+        }
         if let Some(pending) = self.pending.get_mut(&layer.key) {
             pending.written = true;
         }
@@ -148,8 +165,8 @@ impl Sink {
 }
 
 /// Factors of 16 bits can overflow where the weight did not.
-fn check_range(layer: &Layer, factor: &Array2<f32>) -> Result<(), FormatError> {
-    if factor.iter().all(|&value| layer.dtype.rounded(value).is_finite()) {
+fn check_range<'a>(layer: &Layer, mut values: impl Iterator<Item = &'a f32>) -> Result<(), FormatError> {
+    if values.all(|&value| layer.dtype.rounded(value).is_finite()) {
         return Ok(());
     }
     Err(FormatError::overflow(layer))

@@ -35,6 +35,8 @@ struct Edit {
     /// The message that it changes; none is the model itself.
     frame: Option<FrameId>,
     pieces: Vec<Piece>,
+    /// Whether it stands before what others insert at the same place.
+    first: bool,
 }
 
 /// A set of edits.
@@ -62,7 +64,7 @@ pub(crate) enum Part {
 impl Splice {
     /// Puts pieces in the place of whole fields of a message.
     pub(crate) fn replace(&mut self, frame: Option<FrameId>, range: Span, pieces: Vec<Piece>) {
-        self.edits.push(Edit { range, frame, pieces });
+        self.edits.push(Edit { range, frame, pieces, first: false });
     }
 
     /// Puts pieces between two fields of a message, or behind its last.
@@ -70,11 +72,16 @@ impl Splice {
         self.replace(frame, Span { start: at, end: at }, pieces);
     }
 
+    /// Puts pieces behind a field of a message, before what is inserted between it and the next.
+    pub(crate) fn append(&mut self, frame: Option<FrameId>, end: u64, pieces: Vec<Piece>) {
+        self.edits.push(Edit { range: Span { start: end, end }, frame, pieces, first: true });
+    }
+
     /// Lays out the new file. Frames are in the order of their keys, those around others first.
     pub(crate) fn layout(mut self, frames: &[Frame], length: u64) -> Result<Layout, FormatError> {
         self.correct_lengths(frames)?;
         // At one position what is inside a message stands before what follows the message.
-        self.edits.sort_by_key(|edit| (edit.range.start, edit.range.end, Reverse(edit.frame)));
+        self.edits.sort_by_key(|edit| (edit.range.start, edit.range.end, Reverse(edit.frame), !edit.first));
         let mut layout = Layout { parts: Vec::new(), holes: BTreeMap::new(), length: 0 };
         let mut done = 0;
         for edit in self.edits {
@@ -106,7 +113,7 @@ impl Splice {
             let mut prefix = Vec::new();
             encode_varint(length, &mut prefix);
             let range = Span { start: frame.prefix, end: frame.body.start };
-            let edit = Edit { range, frame: frame.parent, pieces: vec![Piece::Bytes(prefix)] };
+            let edit = Edit { range, frame: frame.parent, pieces: vec![Piece::Bytes(prefix)], first: false };
             if let Some(parent) = frame.parent {
                 let growth = growth(&edit).and_then(|prefix| prefix.checked_add(grown)).ok_or_else(overflow)?;
                 let sum = growths.entry(parent).or_insert(0);
@@ -157,7 +164,8 @@ pub(crate) fn message_with_hole(number: u32, body: &[u8], data: u32, hole: usize
     vec![Piece::Bytes(bytes), Piece::Hole { id: hole, length }]
 }
 
-fn header(number: u32, length: u64) -> Vec<u8> {
+/// The key and the length of a field of bytes.
+pub(crate) fn header(number: u32, length: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8 + encoded_len_varint(length));
     encode_key(number, WireType::LengthDelimited, &mut bytes);
     encode_varint(length, &mut bytes);

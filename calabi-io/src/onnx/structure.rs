@@ -130,6 +130,7 @@ pub(crate) struct Attribute {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum AttributeValue {
     Integer(i64),
+    Float(f32),
     Tensor(TensorId),
     Other,
 }

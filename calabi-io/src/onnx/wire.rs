@@ -195,6 +195,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The 32-bit floating-point number in a field.
+    pub(crate) fn float(&mut self, field: &Field) -> Result<f32, FormatError> {
+        let Value::Fixed(span) = field.value else { return Err(self.unexpected(field)) };
+        let mut bytes = [0; 4];
+        if span.len() != bytes.len() as u64 {
+            return Err(self.unexpected(field));
+        }
+        for (at, byte) in (span.start..span.end).zip(&mut bytes) {
+            *byte = self.byte(at)?;
+        }
+        Ok(f32::from_le_bytes(bytes))
+    }
+
     /// Where the bytes of a field stand.
     pub(crate) fn bytes(&self, field: &Field) -> Result<Span, FormatError> {
         match field.value {

@@ -1,6 +1,6 @@
 //! Checks factors against what was declared, and writes them a bounded piece at a time.
 
-use calabi_api::ndarray::{ArrayView2, Axis};
+use calabi_api::ndarray::{Array1, Axis, CowArray, Ix2};
 use calabi_api::{DType, Factors, FormatError, Layer, Name};
 
 use super::plan::Part;
@@ -12,7 +12,28 @@ const PIECE: usize = 1 << 18;
 /// A part of a factorized layer, as a matrix: a bias is one column.
 pub(super) struct Matrix<'a> {
     pub(super) part: Part,
-    pub(super) values: ArrayView2<'a, f32>,
+    pub(super) values: CowArray<'a, f32, Ix2>,
+    /// How it is stored.
+    pub(super) dtype: DType,
+}
+
+impl Matrix<'_> {
+    /// The bias that is written where the layer has one of its own, stored as `dtype`.
+    pub(super) fn add(&mut self, own: Array1<f32>, dtype: DType) {
+        self.values = CowArray::from(own.insert_axis(Axis(1)) + &self.values);
+        self.dtype = dtype;
+    }
+
+    /// Checks that every value is finite once it is stored: `f16` ends at 65504.
+    pub(super) fn check_storable(&self, layer: &Layer) -> Result<(), FormatError> {
+        if storable(self.values.iter(), self.dtype) {
+            Ok(())
+        } else if self.dtype == layer.dtype {
+            Err(FormatError::overflow(layer))
+        } else {
+            Err(beyond(&self.part.of(&layer.name), self.dtype))
+        }
+    }
 }
 
 /// The parts of a layer's factors, of the shapes that were declared.
@@ -24,25 +45,20 @@ pub(super) fn matrices<'a>(
 ) -> Result<Vec<Matrix<'a>>, FormatError> {
     let (m, n) = (layer.shape.rows(), layer.shape.cols());
     let Factors { left, right, bias: brought } = factors;
-    let mut parts = vec![
-        (Matrix { part: Part::Right, values: right.view() }, (rank, n)),
-        (Matrix { part: Part::Left, values: left.view() }, (m, rank)),
-    ];
+    let mut parts = vec![(Part::Right, right.view(), (rank, n)), (Part::Left, left.view(), (m, rank))];
     match (brought, bias) {
-        (Some(brought), true) => {
-            let values = brought.view().insert_axis(Axis(1));
-            parts.push((Matrix { part: Part::Bias, values }, (m, 1)));
-        }
+        (Some(brought), true) => parts.push((Part::Bias, brought.view().insert_axis(Axis(1)), (m, 1))),
         (None, false) => {}
         (brought, _) => return Err(misuse(layer, bias_problem(brought.is_some()))),
     }
-    for (Matrix { part, values }, declared) in &parts {
+    for (part, values, declared) in &parts {
         let (found, part) = (values.dim(), part.of(&layer.name));
         if found != *declared {
             return Err(misuse(layer, &format!("{} is {found:?}, declared was {declared:?}", Name::new(&part))));
         }
     }
-    Ok(parts.into_iter().map(|(matrix, _)| matrix).collect())
+    let dtype = layer.dtype;
+    Ok(parts.into_iter().map(|(part, values, _)| Matrix { part, values: values.into(), dtype }).collect())
 }
 
 fn bias_problem(brought: bool) -> &'static str {
@@ -57,20 +73,25 @@ fn misuse(layer: &Layer, problem: &str) -> FormatError {
     FormatError::Misuse(format!("layer {}: {problem}", Name::new(&layer.name)))
 }
 
-/// Checks that every value is finite once it is stored: `f16` ends at 65504.
-pub(super) fn check_storable(layer: &Layer, values: &ArrayView2<'_, f32>) -> Result<(), FormatError> {
-    let storable = values.iter().all(|&value| layer.dtype.rounded(value).is_finite());
-    storable.then_some(()).ok_or_else(|| FormatError::overflow(layer))
+/// Whether every value is finite once it is stored.
+pub(super) fn storable<'a>(mut values: impl Iterator<Item = &'a f32>, dtype: DType) -> bool {
+    values.all(|&value| dtype.rounded(value).is_finite())
 }
 
-/// Writes a matrix row by row from `place` on.
+/// A tensor has a number that its type cannot hold.
+pub(super) fn beyond(tensor: &str, dtype: DType) -> FormatError {
+    let problem = format!("tensor {} would have a number that {dtype} cannot hold", Name::new(tensor));
+    FormatError::limit(problem, "store the model in a wider type")
+}
+
+/// Writes numbers from `place` on.
 pub(super) fn write(
     output: &Output,
     mut place: u64,
     dtype: DType,
-    values: &ArrayView2<'_, f32>,
+    mut numbers: impl Iterator<Item = f32>,
 ) -> Result<(), FormatError> {
-    let (mut numbers, mut bytes) = (values.iter().copied(), Vec::new());
+    let mut bytes = Vec::new();
     loop {
         bytes.clear();
         dtype.encode(numbers.by_ref().take(PIECE), &mut bytes);

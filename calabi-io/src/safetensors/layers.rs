@@ -26,6 +26,8 @@ pub(super) struct Place {
     pub(super) at: TensorAt,
     /// Stored inputs by outputs, as `Conv1D` does.
     pub(super) inputs_first: bool,
+    /// The layer's bias, where another can be added to it.
+    pub(super) bias: Option<TensorAt>,
 }
 
 /// What a tensor is.
@@ -46,8 +48,10 @@ pub(super) fn sort(weights: &Weights, config: &Config) -> Sorted {
             Verdict::NoMatrix => {}
             Verdict::LeftAlone(why) => sorted.left_alone.push(left_alone(tensor, why)),
             Verdict::Layer { shape, dtype, inputs_first } => {
-                sorted.layers.push(layer(tensor, shape, dtype, sorted.layers.len()));
-                sorted.places.push(Place { at, inputs_first });
+                let layer = layer(tensor, shape, dtype, sorted.layers.len());
+                let bias = judge.bias(&layer);
+                sorted.layers.push(Layer { bias: bias.is_some(), ..layer });
+                sorted.places.push(Place { at, inputs_first, bias });
             }
         }
     }
@@ -61,13 +65,14 @@ fn left_alone(tensor: &Entry, why: String) -> LeftAlone {
 fn layer(tensor: &Entry, shape: Shape, dtype: DType, key: usize) -> Layer {
     let name = roles::layer_of(&tensor.name).unwrap_or(&tensor.name).to_owned();
     let wiring = Wiring { weight: tensor.name.clone(), ..Wiring::default() };
-    Layer { name, shape, dtype, role: Role::Linear, cost: LayerCost::new(shape, dtype, dtype), wiring, key }
+    let cost = LayerCost::new(shape, dtype, dtype);
+    Layer { name, shape, dtype, role: Role::Linear, cost, wiring, bias: false, key }
 }
 
 /// Judges tensors by what else is in the model.
 struct Judge<'a> {
     config: &'a Config,
-    tensors: HashMap<&'a str, &'a Entry>,
+    tensors: HashMap<&'a str, (TensorAt, &'a Entry)>,
     /// Whether the model's `c_attn` and its like are `Conv1D`.
     conv1d: bool,
 }
@@ -75,7 +80,7 @@ struct Judge<'a> {
 impl<'a> Judge<'a> {
     fn new(weights: &'a Weights, config: &'a Config) -> Self {
         let tensors = weights.by_name();
-        let wide = |tensor: &&Entry| {
+        let wide = |(_, tensor): &(TensorAt, &Entry)| {
             roles::layer_of(&tensor.name).is_some_and(|layer| roles::is_wide_attention(layer, &tensor.dims))
         };
         let told = roles::uses_conv1d(config.model_type.as_deref());
@@ -132,10 +137,17 @@ impl<'a> Judge<'a> {
 
     /// Whether a weight is a factor: `x.left` (m × r) beside `x.right` (r × n).
     fn is_factor(&self, layer: &str) -> bool {
-        let dims = |name: String| self.tensors.get(name.as_str()).map(|tensor| tensor.dims.as_slice());
+        let dims = |name: String| self.tensors.get(name.as_str()).map(|(_, tensor)| tensor.dims.as_slice());
         let Some(whole) = layer.strip_suffix(".left").or_else(|| layer.strip_suffix(".right")) else { return false };
         let pair = (dims(format!("{whole}.left.weight")), dims(format!("{whole}.right.weight")));
         matches!(pair, (Some(&[_, of_left]), Some(&[of_right, _])) if of_left == of_right)
+    }
+
+    /// The layer's bias: a vector with a floating-point number for each output.
+    fn bias(&self, layer: &Layer) -> Option<TensorAt> {
+        let &(at, bias) = self.tensors.get(roles::bias_of(&layer.name).as_str())?;
+        let fits = bias.dtype.float.is_some() && bias.dims == [layer.shape.rows() as u64];
+        fits.then_some(at)
     }
 
     fn has(&self, name: &str) -> bool {

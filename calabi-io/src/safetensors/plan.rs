@@ -8,6 +8,7 @@ use super::dtype::Stored;
 use super::encode::{self, Described};
 use super::folder;
 use super::header::Entry;
+use super::roles;
 use super::source::Model;
 use super::weights::{Shard, TensorAt};
 
@@ -37,6 +38,8 @@ pub(super) enum Content {
     Copy(TensorAt),
     /// The factors of the layer with this key.
     Factor(usize, Part),
+    /// Other values, which are written already.
+    Amended,
 }
 
 /// A part of a factorized layer.
@@ -81,11 +84,20 @@ impl Piece {
         let content = Content::Factor(layer.key, part);
         Self { name: part.of(&layer.name), dtype: Stored::of(layer.dtype), dims, length, content }
     }
+
+    /// The bias of a factorized layer in the place of its own, and stored alike.
+    fn sum(replacement: &Replacement<'_>, own: &Entry) -> Self {
+        let Replacement { layer, .. } = replacement;
+        let content = Content::Factor(layer.key, Part::Bias);
+        let (dims, length) = (own.dims.clone(), own.length);
+        Self { name: Part::Bias.of(&layer.name), dtype: own.dtype, dims, length, content }
+    }
 }
 
 /// Plans the files of the output.
 ///
-/// Every file keeps the order of its tensors, with factors in the place of their weight and a bias under its new name.
+/// Every file keeps the order of its tensors, with factors in the place of their weight and a bias under its new name. A
+/// bias that a layer did not have stands behind its factors.
 pub(super) fn plan(
     model: &Model,
     replaced: &[Replacement<'_>],
@@ -108,7 +120,7 @@ pub(super) fn plan(
 enum Change<'a> {
     Factors(&'a Replacement<'a>),
     Renamed(String),
-    Dropped,
+    Added(&'a Replacement<'a>),
 }
 
 /// The changes by the names of tensors.
@@ -116,9 +128,9 @@ fn changes<'a>(replaced: &'a [Replacement<'a>]) -> HashMap<String, Change<'a>> {
     let mut changes = HashMap::new();
     for replacement in replaced {
         let name = &replacement.layer.name;
-        let bias = if replacement.bias { Change::Dropped } else { Change::Renamed(Part::Bias.of(name)) };
+        let bias = if replacement.bias { Change::Added(replacement) } else { Change::Renamed(Part::Bias.of(name)) };
         changes.insert(format!("{name}.weight"), Change::Factors(replacement));
-        changes.insert(format!("{name}.bias"), bias);
+        changes.insert(roles::bias_of(name), bias);
     }
     changes
 }
@@ -130,9 +142,10 @@ fn pieces(shard: usize, file: &Shard, changes: &HashMap<String, Change<'_>>) -> 
         match changes.get(&entry.name) {
             None => pieces.push(Piece::copied(at, entry, entry.name.clone())),
             Some(Change::Renamed(name)) => pieces.push(Piece::copied(at, entry, name.clone())),
-            Some(Change::Dropped) => {}
+            Some(Change::Added(replacement)) => pieces.push(Piece::sum(replacement, entry)),
             Some(Change::Factors(replacement)) => {
-                let parts = [Part::Right, Part::Left].into_iter().chain(replacement.bias.then_some(Part::Bias));
+                let new_bias = replacement.bias && !replacement.layer.bias;
+                let parts = [Part::Right, Part::Left].into_iter().chain(new_bias.then_some(Part::Bias));
                 pieces.extend(parts.map(|part| Piece::factor(replacement, part)));
             }
         }

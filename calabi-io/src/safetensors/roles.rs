@@ -28,6 +28,11 @@ pub(super) fn layer_of(tensor: &str) -> Option<&str> {
     tensor.strip_suffix(".weight").filter(|layer| !layer.is_empty())
 }
 
+/// The name of a layer's bias.
+pub(super) fn bias_of(layer: &str) -> String {
+    format!("{layer}.bias")
+}
+
 /// Whether a layer's weight is a table that is looked up by row.
 pub(super) fn is_table(layer: &str) -> bool {
     let last = last_component(layer).to_lowercase();

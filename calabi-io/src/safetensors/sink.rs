@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use calabi_api::ndarray::ArrayD;
 use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Name, Replacement, WriteOptions, Written};
 
 use super::config;
@@ -14,6 +15,8 @@ use super::plan::{self, Content, FilePlan, Part, Piece};
 use super::source::{Folder, Model};
 use super::{encode, folder};
 use crate::file::{Input, Output};
+
+mod amend;
 
 /// A model that is being written.
 pub(super) struct Sink {
@@ -181,17 +184,26 @@ impl LayerSink for Sink {
         if declared.written {
             return Err(FormatError::Misuse(format!("the factors of {name} were written before")));
         }
-        let matrices = factor::matrices(layer, declared.rank, declared.bias, factors)?;
-        for matrix in &matrices {
-            factor::check_storable(layer, &matrix.values)?;
+        let mut matrices = factor::matrices(layer, declared.rank, declared.bias, factors)?;
+        for matrix in &mut matrices {
+            if matrix.part == Part::Bias
+                && let Some((own, dtype)) = self.model.bias(layer)?
+            {
+                matrix.add(own, dtype);
+            }
+            matrix.check_storable(layer)?;
         }
-        for Matrix { part, values } in &matrices {
+        for Matrix { part, values, dtype } in &matrices {
             if let Some((file, place)) = declared.targets.get(part).and_then(|&(f, p)| Some((self.files.get(f)?, p))) {
-                factor::write(&file.output, place, layer.dtype, values)?;
+                factor::write(&file.output, place, *dtype, values.iter().copied())?;
             }
         }
         declared.written = true;
         Ok(())
+    }
+
+    fn amend(&mut self, tensor: &str, values: &ArrayD<f32>) -> Result<(), FormatError> {
+        self.write_amended(tensor, values)
     }
 
     fn finish(self: Box<Self>) -> Result<Written, FormatError> {
@@ -209,6 +221,9 @@ fn declare(model: &Model, replaced: &[Replacement<'_>]) -> Result<BTreeMap<usize
     let mut all = BTreeMap::new();
     for &Replacement { layer, rank, bias } in replaced {
         model.place(layer)?;
+        if bias {
+            model.check_bias(layer)?;
+        }
         let name = Name::new(&layer.name);
         if rank > layer.shape.full_rank() {
             let shape = layer.shape;

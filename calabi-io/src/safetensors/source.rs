@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use calabi_api::ndarray::Array2;
+use calabi_api::ndarray::{Array1, Array2, Axis};
 use calabi_api::{
-    FormatError, Layer, LayerSink, LayerSource, LeftAlone, Name, Replacement, Shape, Totals, WriteOptions,
+    DType, FormatError, Layer, LayerSink, LayerSource, LeftAlone, Name, Normalisation, Replacement, Shape, Totals,
+    WriteOptions,
 };
 
 use super::config::Config;
@@ -13,7 +14,7 @@ use super::header::Entry;
 use super::layers::{self, Place, Sorted};
 use super::sink::Sink;
 use super::weights::Weights;
-use super::{KIND, folder};
+use super::{KIND, folder, norms, roles};
 use crate::file::Input;
 
 /// How many bytes of a weight are held beside its numbers.
@@ -66,7 +67,8 @@ impl Folder {
 impl Model {
     /// Where a layer's weight is; an error where the layer is another model's.
     pub(super) fn place(&self, layer: &Layer) -> Result<(Place, &Input, &Entry), FormatError> {
-        let same = |a: &Layer, b: &Layer| (&a.name, a.shape, a.dtype) == (&b.name, b.shape, b.dtype);
+        let facts = |layer: &Layer| (layer.name.clone(), layer.shape, layer.dtype, layer.bias);
+        let same = |a: &Layer, b: &Layer| facts(a) == facts(b);
         let known = self.sorted.layers.get(layer.key).filter(|known| same(known, layer));
         known
             .and_then(|_| self.sorted.places.get(layer.key))
@@ -75,6 +77,35 @@ impl Model {
                 let (name, path) = (Name::new(&layer.name), self.path.display());
                 FormatError::Misuse(format!("layer {name} is not one of {path}"))
             })
+    }
+
+    /// The first of these tensors that is there with a floating-point number for each feature.
+    fn features(&self, names: [String; 2], count: usize) -> Result<Option<Array1<f32>>, FormatError> {
+        let mut found = names.iter().filter_map(|name| self.weights.named(name));
+        let fitting = found.find_map(|(file, entry)| {
+            let dtype = entry.dtype.float.filter(|_| entry.dims == [count as u64])?;
+            Some((file, entry, dtype))
+        });
+        fitting.map(|(file, entry, dtype)| vector(file, entry, dtype)).transpose()
+    }
+
+    /// A layer's own bias and how it is stored; none where it has none that another can be added to.
+    pub(super) fn bias(&self, layer: &Layer) -> Result<Option<(Array1<f32>, DType)>, FormatError> {
+        let (place, ..) = self.place(layer)?;
+        let bias = place.bias.and_then(|at| self.weights.at(at));
+        bias.and_then(|(file, entry)| Some((file, entry, entry.dtype.float?)))
+            .map(|(file, entry, dtype)| Ok((vector(file, entry, dtype)?, dtype)))
+            .transpose()
+    }
+
+    /// Checks that a new bias would not take the place of a tensor that is no bias.
+    pub(super) fn check_bias(&self, layer: &Layer) -> Result<(), FormatError> {
+        let (place, ..) = self.place(layer)?;
+        let name = roles::bias_of(&layer.name);
+        let Some((_, entry)) = self.weights.named(&name).filter(|_| place.bias.is_none()) else { return Ok(()) };
+        let (name, dims, dtype) = (Name::new(&name), &entry.dims, entry.dtype.name);
+        let problem = format!("tensor {name} of {dims:?} {dtype} is no bias that another can be added to");
+        Err(FormatError::limit(problem, "exclude its layer, or set no bias"))
     }
 }
 
@@ -100,6 +131,18 @@ impl LayerSource for Source {
         Ok(weight)
     }
 
+    fn normalisation(&self, layer: &Layer) -> Result<Option<Normalisation>, FormatError> {
+        self.0.place(layer)?;
+        let model_type = self.0.folder.as_ref().and_then(|folder| folder.config.model_type.as_deref());
+        let Some(before) = norms::before(model_type, &layer.name) else { return Ok(None) };
+        let features = layer.shape.cols();
+        let Some(mut gamma) = self.0.features(before.gammas(), features)? else { return Ok(None) };
+        if before.less_one {
+            gamma += 1.0;
+        }
+        Ok(Some(Normalisation { gamma, beta: self.0.features(before.betas(), features)? }))
+    }
+
     fn create(
         &self,
         path: &Path,
@@ -114,7 +157,7 @@ impl LayerSource for Source {
 fn as_stored(file: &Input, entry: &Entry, layer: &Layer) -> Result<Array2<f32>, FormatError> {
     let shape = layer.shape;
     let mut numbers = Vec::with_capacity(shape.rows() * shape.cols());
-    each_number(file, entry, layer, |value| numbers.push(value))?;
+    each_number(file, entry, layer.dtype, |value| numbers.push(value))?;
     Array2::from_shape_vec((shape.rows(), shape.cols()), numbers).map_err(|_| changed(file, entry, shape))
 }
 
@@ -123,7 +166,7 @@ fn transposed(file: &Input, entry: &Entry, layer: &Layer) -> Result<Array2<f32>,
     let mut weight = Array2::zeros((layer.shape.rows(), layer.shape.cols()));
     let mut stored = weight.view_mut().reversed_axes();
     let mut slots = stored.iter_mut();
-    each_number(file, entry, layer, |value| {
+    each_number(file, entry, layer.dtype, |value| {
         if let Some(slot) = slots.next() {
             *slot = value;
         }
@@ -131,15 +174,24 @@ fn transposed(file: &Input, entry: &Entry, layer: &Layer) -> Result<Array2<f32>,
     Ok(weight)
 }
 
+/// Reads a vector; an error where a number is not finite.
+fn vector(file: &Input, entry: &Entry, dtype: DType) -> Result<Array1<f32>, FormatError> {
+    let mut numbers = Vec::new();
+    each_number(file, entry, dtype, |value| numbers.push(value))?;
+    let vector = Array1::from_vec(numbers);
+    FormatError::check_finite(file.path(), &entry.name, &vector.view().insert_axis(Axis(0)).to_owned())?;
+    Ok(vector)
+}
+
 /// Calls `take` with each number of a weight, in the order of the file.
-fn each_number(file: &Input, entry: &Entry, layer: &Layer, mut take: impl FnMut(f32)) -> Result<(), FormatError> {
+fn each_number(file: &Input, entry: &Entry, dtype: DType, mut take: impl FnMut(f32)) -> Result<(), FormatError> {
     let mut bytes = Vec::new();
     let mut done = 0;
     while done < entry.length {
         let piece = (entry.length - done).min(PIECE);
         bytes.resize(usize::try_from(piece).unwrap_or_default(), 0);
         file.read(entry.start + done, &mut bytes)?;
-        layer.dtype.decode(&bytes).for_each(&mut take);
+        dtype.decode(&bytes).for_each(&mut take);
         done += piece;
     }
     Ok(())

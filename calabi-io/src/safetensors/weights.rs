@@ -70,8 +70,14 @@ impl Weights {
     }
 
     /// All tensors by name.
-    pub(super) fn by_name(&self) -> HashMap<&str, &Entry> {
-        self.tensors().map(|(_, entry)| (entry.name.as_str(), entry)).collect()
+    pub(super) fn by_name(&self) -> HashMap<&str, (TensorAt, &Entry)> {
+        self.tensors().map(|(at, entry)| (entry.name.as_str(), (at, entry))).collect()
+    }
+
+    /// The file and the entry of the tensor of this name.
+    pub(super) fn named(&self, name: &str) -> Option<(&Input, &Entry)> {
+        let (at, _) = self.tensors().find(|(_, entry)| entry.name == name)?;
+        self.at(at)
     }
 
     /// The file and the entry of a tensor.

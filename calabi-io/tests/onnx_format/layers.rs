@@ -2,7 +2,7 @@
 
 use crate::schema::{Annotation, Function, Graph, Model, Opset, Sparse, Training};
 use crate::support::{Case, FLOAT, INT8, counting, entries, left_alone, model, node, raw, small, value};
-use calabi_api::{DType, Role};
+use calabi_api::{DType, Role, Wiring};
 
 #[test]
 fn a_layer_is_told_by_name_shape_and_cost() {
@@ -13,6 +13,26 @@ fn a_layer_is_told_by_name_shape_and_cost() {
     assert_eq!((layer.cost.dense.parameters, layer.cost.dense.bytes), (12, 48));
     assert_eq!((layer.cost.per_rank.parameters, layer.cost.fixed.parameters), (7, 0));
     assert!(source.left_alone().is_empty());
+}
+
+#[test]
+fn a_layer_is_wired_by_the_names_of_its_values() {
+    let mut model = small();
+    model.main().nodes[0].operator = "Gemm".into();
+    let wiring = |model: &Model| Case::new(model).open().layers()[0].wiring.clone();
+    let [weight, x, y] = ["w", "x", "y"].map(str::to_owned);
+    let expected = Wiring { weight, input: Some(x), output: Some(y) };
+    assert_eq!(wiring(&model), expected);
+    // Gemm, its data transposed: its features lie along the first axis.
+    model.main().nodes[0] = node("Gemm", &["x", "w"], "y").integer("transA", 1);
+    let along_the_first = Wiring { input: None, ..expected.clone() };
+    assert_eq!(wiring(&model), along_the_first);
+    model.main().nodes[0] = node("Gemm", &["w", "x"], "y");
+    assert_eq!(wiring(&model), along_the_first);
+    model.main().nodes[0] = node("Gemm", &["w", "x"], "y").integer("transB", 1);
+    assert_eq!(wiring(&model), expected);
+    model.main().nodes[0] = node("MatMul", &["w", "x"], "y");
+    assert_eq!(wiring(&model), along_the_first);
 }
 
 #[test]

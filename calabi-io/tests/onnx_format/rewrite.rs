@@ -257,7 +257,6 @@ fn the_sinks_contract_is_enforced() {
     let biased = Factors { bias: Some([0.0; 3].into_iter().collect()), ..good.clone() };
     let cases = [
         (misuse(4, false, &[]), "rank is larger"),
-        (misuse(2, true, &[]), "bias"),
         (misuse(2, false, &[]), "not written"),
         (misuse(2, false, &[good.clone(), good.clone()]), "twice"),
         (misuse(2, false, &[factors(3, 4, 1)]), "other shapes"),

@@ -115,10 +115,16 @@ impl Tensor {
         self.external.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
     }
 
-    /// The bytes of its raw or external data.
+    /// The bytes of its data, wherever it is.
     pub(crate) fn bytes(&self, folder: &Path) -> Vec<u8> {
         if let Some(bytes) = &self.raw {
             return bytes.clone();
+        }
+        if self.location.is_none() {
+            let floats = self.floats.iter().flat_map(|v| v.to_le_bytes());
+            let doubles = self.doubles.iter().flat_map(|v| v.to_le_bytes());
+            let halves = self.int32s.iter().flat_map(|&v| u16::try_from(v).unwrap().to_le_bytes());
+            return floats.chain(doubles).chain(halves).collect();
         }
         let file = fs::read(folder.join(self.entry("location").unwrap())).unwrap();
         let [offset, length] = ["offset", "length"].map(|key| self.entry(key).unwrap().parse::<usize>().unwrap());
@@ -234,7 +240,7 @@ impl Case {
 }
 
 fn declare<'a>(layer: &'a Layer, factors: &Factors) -> Replacement<'a> {
-    Replacement { layer, rank: Rank::new(factors.left.ncols()).unwrap(), bias: false }
+    Replacement { layer, rank: Rank::new(factors.left.ncols()).unwrap(), bias: factors.bias.is_some() }
 }
 
 pub(crate) fn layer<'a>(source: &'a dyn LayerSource, name: &str) -> &'a Layer {

@@ -1,6 +1,6 @@
 //! One layer's options, from the cheapest to dense.
 
-use calabi_api::{Kept, LayerOptions};
+use calabi_api::{Kept, LayerOptions, Rank};
 
 use super::Unit;
 
@@ -30,16 +30,20 @@ impl Rung {
     }
 }
 
+/// The ranks of a layer that are options: they pay, and as many singular values are known.
+pub(super) fn ranks(layer: &LayerOptions<'_>) -> impl Iterator<Item = Rank> {
+    let known = layer.spectrum.spectrum().known();
+    layer.ranks.iter().copied().filter(move |&rank| layer.cost.pays(rank) && rank.get() <= known)
+}
+
 impl Ladder {
-    /// The options of a layer whose loss counts `weight` times. Ranks that do not pay are none, nor are ranks beyond
-    /// the singular values that are known.
+    /// The options of a layer whose relative loss counts `weight` times.
     pub(super) fn of(layer: &LayerOptions<'_>, unit: Unit, weight: f64) -> Self {
         let (spectrum, shape) = (layer.spectrum.spectrum(), layer.spectrum.shape());
         let zero = spectrum.energy() == 0.0;
         let loss = |rank| if zero { 0.0 } else { weight * spectrum.loss(rank) / spectrum.energy() };
-        let ranks = layer.ranks.iter().filter(|rank| layer.cost.pays(**rank) && rank.get() <= spectrum.known());
         let rung = |kept, loss| Rung { kept, cost: unit.of(layer.cost.of(kept)), loss };
-        let mut rungs: Vec<_> = ranks.map(|&rank| rung(Kept::Rank(rank), loss(rank.get()))).collect();
+        let mut rungs: Vec<_> = ranks(layer).map(|rank| rung(Kept::Rank(rank), loss(rank.get()))).collect();
         rungs.push(rung(Kept::Dense, 0.0));
         Self {
             rungs,

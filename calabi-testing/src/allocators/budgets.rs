@@ -35,9 +35,9 @@ impl Target {
 /// Where it does not; the message shows the smallest model that was found.
 pub fn keeps_budget(allocator: &dyn RankAllocator, target: Target) {
     check(&models(), |model| {
-        let allocation = model.allocation();
+        let allocation = model.allocation_for(&allocator.needs());
         let left = |cost: Cost| target.of(&allocation) - (target.unit)(cost) as f64;
-        match allocator.allocate(&allocation) {
+        match model.ask(allocator) {
             Err(error) => {
                 let spare = left(allocation.layers.iter().map(|layer| cheapest(layer, target.unit)).sum());
                 ensure(spare < 1.0, || format!("the cheapest options leave {spare}, and yet: {error}"))
@@ -73,29 +73,33 @@ fn dearer(layer: &LayerOptions<'_>, held: Kept) -> impl Iterator<Item = Kept> {
     every(layer).filter(move |&kept| self::loss(layer, kept) < loss)
 }
 
-/// The loss of a layer relative to its energy.
+/// The divergence that an option is estimated to cause; where no sensitivity was asked for, its loss relative to the
+/// layer's energy.
 fn loss(layer: &LayerOptions<'_>, kept: Kept) -> f64 {
     let spectrum = layer.spectrum.spectrum();
-    match kept {
-        Kept::Rank(rank) => spectrum.relative_error(rank.get()).powi(2),
-        Kept::Dense => 0.0,
+    match (kept, layer.spectrum.sensitivity()) {
+        (Kept::Rank(rank), Some(sensitivity)) => sensitivity.divergence_at(spectrum.loss(rank.get())),
+        (Kept::Rank(rank), None) => spectrum.relative_error(rank.get()).powi(2),
+        (Kept::Dense, _) => 0.0,
     }
 }
 
 /// Checks an allocator that counts the parameters of its layers against all choices that there are, on small models:
 /// where the budget is a point of the hull, which is the best that can be had for some price of a parameter, no choice
-/// within the budget loses less.
+/// within the budget loses less. An allocator that [needs](RankAllocator::needs) sensitivities is held to the sum of the
+/// divergences that its choices are estimated to cause.
 ///
 /// # Panics
 /// Where one does; the message shows the smallest model that was found.
 pub fn optimal_on_the_hull<A: RankAllocator>(allocator: impl Fn(Fraction) -> A) {
     let priced = (small_models(), (-14.0..1.0_f64).prop_map(f64::exp2));
     check(&priced, |(model, price)| {
-        let allocation = model.allocation();
+        let needs = allocator(Fraction::constant(1.0)).needs();
+        let allocation = model.allocation_for(&needs);
         let best = allocation.layers.iter().map(|layer| best_at(layer, price));
         let (budget, dense) = (cost(&allocation, best).parameters as f64, allocation.dense().parameters as f64);
         let Some(keep) = Fraction::new(((budget + 0.5) / dense).min(1.0)) else { return Ok(()) };
-        let choices = allocator(keep).allocate(&allocation).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let choices = model.ask(&allocator(keep)).map_err(|error| TestCaseError::fail(error.to_string()))?;
         let (reached, least) = (total(&allocation, &choices), least(&allocation.layers, budget));
         ensure(reached <= least + 1e-12, || format!("{choices:?} lose {reached}, {least} can be had"))
     });

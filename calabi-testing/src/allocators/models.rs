@@ -1,6 +1,9 @@
 //! Models of some layers, with their options.
 
-use calabi_api::{Allocation, Cost, DType, LayerCost, LayerOptions, LayerSpectrum, Rank, RankAllocator, Spectrum};
+use calabi_api::{
+    Allocation, Choice, Cost, DType, LayerCost, LayerOptions, LayerSpectrum, Needs, Rank, RankAllocator, SelectError,
+    SensitivitySource,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -26,41 +29,64 @@ impl Model {
         Self { layers, multiple, other: Cost::default(), decided: (Cost::default(), Cost::default()) }
     }
 
-    /// The model as it is handed to an allocator.
+    /// The model as it is handed to an allocator that asks for nothing but spectra.
     #[must_use]
     pub fn allocation(&self) -> Allocation<'_> {
-        let layers = self.layers.iter().map(|case| options(case, self.multiple)).collect();
+        self.allocation_for(&Needs::NONE)
+    }
+
+    /// The model as it is handed to an allocator with these needs, but without a way to read weights or statistics.
+    #[must_use]
+    pub fn allocation_for(&self, needs: &Needs) -> Allocation<'_> {
+        let measured = needs.sensitivity != SensitivitySource::Off;
+        let layers = self.layers.iter().map(|case| options(case, self.multiple, measured)).collect();
         Allocation { layers, rest: self.other + self.decided.1, decided: self.decided }
+    }
+
+    /// The choices of an allocator that is shown spectra and weights, and what it [needs](RankAllocator::needs) besides.
+    ///
+    /// # Errors
+    /// The allocator's.
+    pub fn ask(&self, allocator: &dyn RankAllocator) -> Result<Vec<Choice>, SelectError> {
+        let needs = allocator.needs();
+        let weights: Vec<_> = self.layers.iter().map(|case| || Ok(case.weight())).collect();
+        let statistics: Vec<_> = self.layers.iter().map(|case| || Ok(case.statistics())).collect();
+        let mut model = self.allocation_for(&needs);
+        for (layer, (weight, statistics)) in model.layers.iter_mut().zip(weights.iter().zip(&statistics)) {
+            layer.spectrum = layer.spectrum.with_weight(weight);
+            if needs.statistics {
+                layer.spectrum = layer.spectrum.with_statistics(statistics);
+            }
+        }
+        allocator.allocate(&model)
     }
 
     /// The same model with its weights multiplied by powers of two.
     #[must_use]
     pub fn scaled(&self) -> Self {
         let factors = [4.0, 0.125, 1024.0].into_iter().cycle();
-        self.with_spectra(factors, Case::scaled)
+        self.with_layers(self.layers.iter().zip(factors).map(|(case, factor)| case.scaled(factor)))
     }
 
     /// The same model with its spectra cut at the limits of an allocator.
     #[must_use]
     pub fn cut(&self, allocator: &dyn RankAllocator) -> Self {
-        let limits = self.layers.iter().map(|case| allocator.limit(case.shape));
-        self.with_spectra(limits, |case, limit| case.spectrum.clone().truncated(limit))
+        self.with_layers(self.layers.iter().map(|case| case.truncated(allocator.limit(case.shape))))
     }
 
-    fn with_spectra<T>(&self, with: impl Iterator<Item = T>, spectrum: impl Fn(&Case, T) -> Spectrum) -> Self {
-        let layers = self.layers.iter().zip(with);
-        let layers = layers.map(|(case, with)| Case { shape: case.shape, spectrum: spectrum(case, with) }).collect();
-        Self { layers, ..self.clone() }
+    fn with_layers(&self, layers: impl Iterator<Item = Case>) -> Self {
+        Self { layers: layers.collect(), ..self.clone() }
     }
 }
 
 /// The options of a layer stored as `f32`.
-fn options(case: &Case, multiple: usize) -> LayerOptions<'_> {
+fn options(case: &Case, multiple: usize, measured: bool) -> LayerOptions<'_> {
     let cost = LayerCost::new(case.shape, DType::F32, DType::F32);
     let full = case.shape.full_rank().get();
     let multiples = (multiple.min(full)..=full).step_by(multiple).filter_map(Rank::new);
     let ranks = multiples.filter(|&rank| cost.pays(rank)).collect();
-    LayerOptions { spectrum: LayerSpectrum::new("a layer", case.shape, &case.spectrum), cost, ranks }
+    let spectrum = LayerSpectrum::new("a layer", case.shape, &case.spectrum);
+    LayerOptions { spectrum: spectrum.with_sensitivity(case.sensitivity.filter(|_| measured)), cost, ranks }
 }
 
 /// Models of one to six layers of all kinds, for property tests of one's own.

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use calabi_api::settings::Fraction;
-use calabi_api::{Allocation, Choice, LayerOptions, RankAllocator, SelectError};
+use calabi_api::{Allocation, Choice, LayerOptions, Needs, RankAllocator, SelectError, SensitivitySource};
 
 use super::*;
 
@@ -72,4 +72,52 @@ fn a_budget_that_is_missed_is_caught() {
 fn a_budget_that_is_wasted_is_caught() {
     let meek = |_: Fraction| Rule(|model: &Allocation<'_>| Ok(all(smallest, model)));
     assert!(refusal(|| optimal_on_the_hull(meek)).contains("can be had"));
+}
+
+/// Gives the smallest rank to layers that were measured, and fails where it is not shown what it needs.
+#[derive(Debug)]
+struct Reader(Needs);
+
+impl RankAllocator for Reader {
+    fn allocate(&self, model: &Allocation<'_>) -> Result<Vec<Choice>, SelectError> {
+        for layer in &model.layers {
+            let (shape, statistics) = (layer.spectrum.shape(), layer.spectrum.statistics()?);
+            let shapes = (layer.spectrum.weight()?.dim(), statistics.gram.dim());
+            assert_eq!(shapes, ((shape.rows(), shape.cols()), (shape.cols(), shape.cols())));
+            layer.spectrum.sensitivity().ok_or_else(|| SelectError::new("not measured"))?;
+        }
+        Ok(all(smallest, model))
+    }
+
+    fn needs(&self) -> Needs {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn an_allocator_sees_what_it_asks_for_and_nothing_else() {
+    let needs = |statistics, sensitivity| Needs { statistics, sensitivity };
+    conforms(&Reader(needs(true, SensitivitySource::Measured)));
+    conforms(&Reader(needs(true, SensitivitySource::File("a file".into()))));
+    for forgotten in [needs(false, SensitivitySource::Measured), needs(true, SensitivitySource::Off)] {
+        assert!(refusal(|| conforms(&Reader(forgotten))).contains("an error for every model"));
+    }
+}
+
+#[test]
+fn divergences_that_follow_the_absolute_loss_are_caught() {
+    /// Looks at the divergence at a loss of one, whatever the layer's loss is.
+    #[derive(Debug)]
+    struct Absolute;
+    impl RankAllocator for Absolute {
+        fn allocate(&self, model: &Allocation<'_>) -> Result<Vec<Choice>, SelectError> {
+            let hurts =
+                |layer: &LayerOptions<'_>| layer.spectrum.sensitivity().is_some_and(|s| s.divergence_at(1.0) > 1.0);
+            Ok(all(|layer| if hurts(layer) { Choice::dense("it hurts") } else { smallest(layer) }, model))
+        }
+        fn needs(&self) -> Needs {
+            Needs { sensitivity: SensitivitySource::Measured, ..Needs::NONE }
+        }
+    }
+    assert!(refusal(|| conforms(&Absolute)).contains("scaled"));
 }

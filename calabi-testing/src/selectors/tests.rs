@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use calabi_api::Shape;
+use calabi_api::{Needs, Shape};
 
 use super::*;
 
@@ -81,4 +81,35 @@ fn families_are_checked_in_their_order() {
         |parts: [usize; 3]| parts.map(|part| Rule(move |layer: &LayerSpectrum<'_>| half(layer).div_ceil(part)));
     monotone(&family([9, 3, 1]));
     assert!(catch_unwind(AssertUnwindSafe(|| monotone(&family([9, 1, 3])))).is_err());
+}
+
+#[test]
+fn a_selector_sees_what_it_asks_for_and_nothing_else() {
+    /// Fails where it is not shown what it reads.
+    #[derive(Debug)]
+    struct Reader(Needs);
+    impl RankSelector for Reader {
+        fn select(&self, layer: &LayerSpectrum<'_>) -> Result<Choice, SelectError> {
+            let energy: f32 = layer.weight()?.iter().map(|entry| entry * entry).sum();
+            let inputs = layer.statistics()?.gram.nrows();
+            let felt = layer.sensitivity().ok_or_else(|| SelectError::new("not measured"))?;
+            let known = layer.spectrum().energy();
+            assert!((f64::from(energy) - known).abs() <= 1e-4 * known, "{energy} {known}");
+            let rank = if felt.divergence_at(known) > 0.1 { inputs } else { 1 };
+            Ok(Choice::at_most(Rank::clamped(rank, layer.shape()), "what is felt"))
+        }
+        fn needs(&self) -> Needs {
+            self.0.clone()
+        }
+    }
+    let needs = |statistics, sensitivity| Needs { statistics, sensitivity };
+    conforms(&Reader(needs(true, SensitivitySource::Measured)));
+    for (forgotten, words) in [
+        (needs(false, SensitivitySource::Measured), "no statistics of what flows into the layer"),
+        (needs(true, SensitivitySource::Off), "not measured"),
+    ] {
+        let panic =
+            catch_unwind(AssertUnwindSafe(|| conforms(&Reader(forgotten)))).expect_err("the suite lets this pass");
+        assert!(panic.downcast_ref::<String>().unwrap().contains(words));
+    }
 }

@@ -48,6 +48,7 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
         verify,
         search,
         report,
+        base: std::path::PathBuf::new(),
         source: None,
     };
     check(&pipeline)?;

@@ -112,9 +112,6 @@ pub struct VerifySettings {
     pub command: Option<Sited<Vec<String>>>,
     /// Gate: how far the command's score may fall below the original's. Needs `command`.
     pub max_drop: Option<NonNegative>,
-    /// The folder of the pipeline file, where the command runs.
-    #[serde(skip)]
-    pub folder: PathBuf,
 }
 
 impl Default for VerifySettings {
@@ -134,7 +131,6 @@ impl Default for VerifySettings {
             max_perplexity_increase: None,
             command: None,
             max_drop: None,
-            folder: PathBuf::new(),
         }
     }
 }

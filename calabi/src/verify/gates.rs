@@ -2,7 +2,7 @@
 
 use calabi_api::ConfigError;
 
-use super::{GateReport, VerifyReport, metric};
+use super::{GateReport, VerifyReport, command};
 use crate::{SearchSettings, VerifySettings};
 
 /// A figure that must stay on one side of a limit.
@@ -143,7 +143,7 @@ impl VerifySettings {
             return Err(ConfigError::new("`max_drop` needs `command`")
                 .with_help("write command = [\"python\", \"score.py\", \"{model}\"]"));
         }
-        self.command.as_ref().map_or(Ok(()), metric::check)
+        self.command.as_ref().map_or(Ok(()), command::check)
     }
 }
 

@@ -35,11 +35,16 @@ impl Rewrite<'_> {
         };
         *dim = Dimension { value: i64::try_from(rank.get()).ok(), parameter: None };
         inner.clone_into(&mut value.name);
+        self.add_value(&value);
+        Ok(())
+    }
+
+    /// Says of what type a new value is.
+    pub(super) fn add_value(&mut self, value: &Value) {
         let bytes = message(graph::VALUE, &value.encode_to_vec());
         let frame = self.main.frame;
         let end = self.model.structure.frame(frame).body.end;
         self.splice.insert(Some(frame), end, vec![Piece::Bytes(bytes)]);
-        Ok(())
     }
 
     /// Drops what the model says of the types of weights that are gone.
@@ -52,7 +57,7 @@ impl Rewrite<'_> {
     }
 
     /// What the model says of a value, where it is a tensor of known type.
-    fn typed(&self, name: NameId) -> Result<Option<Value>, FormatError> {
+    pub(super) fn typed(&self, name: NameId) -> Result<Option<Value>, FormatError> {
         let Some(&frame) = self.types.get(&name) else { return Ok(None) };
         let span = self.model.structure.frame(frame).body;
         if span.len() > LONG {

@@ -12,7 +12,7 @@ use crate::{Change, Error, Sited};
 const MODEL: &str = "{model}";
 
 /// A command, and what it says of the original.
-pub(super) struct Metric<'a> {
+pub(super) struct Scorer<'a> {
     command: &'a Sited<Vec<String>>,
     folder: &'a Path,
     original: f64,
@@ -34,7 +34,7 @@ pub(crate) fn check(command: &Sited<Vec<String>>) -> Result<(), ConfigError> {
     }
 }
 
-impl<'a> Metric<'a> {
+impl<'a> Scorer<'a> {
     /// Scores the original: a command that does not work is told before any work.
     pub(super) fn new(command: &'a Sited<Vec<String>>, folder: &'a Path, original: &Path) -> Result<Self, Error> {
         let score = score(command, folder, original)?;

@@ -1,0 +1,175 @@
+//! The bias that factors bring: added to the model's own where there is one, else a tensor of its own.
+
+use calabi_api::{FormatError, Name};
+use prost::Message;
+
+use super::{BiasSlot, Place, Rewrite, SMALL, Target};
+use crate::onnx::bias::{BROADCASTS, Bias};
+use crate::onnx::fields::{graph, node, tensor};
+use crate::onnx::layers::{Kind, Site};
+use crate::onnx::names::NameId;
+use crate::onnx::schema;
+use crate::onnx::splice::{Piece, header, message};
+use crate::onnx::structure::{Data, Node, TensorId};
+use crate::onnx::wire::Span;
+
+impl Target<'_> {
+    /// The parameters of its factors, and of a bias that the model does not have.
+    pub(crate) fn parameters(&self) -> u64 {
+        let Self { layer, rank, bias, .. } = self;
+        let new_bias = matches!(bias, Some(Bias::OfGemm(_) | Bias::Behind));
+        let rows = if new_bias { layer.shape.rows() as u64 } else { 0 };
+        (layer.cost.per_rank * rank.get() as u64).parameters.saturating_add(rows)
+    }
+}
+
+impl Rewrite<'_> {
+    /// Makes room for a target's bias; a new tensor's pieces go with those of the factors.
+    pub(super) fn bias(
+        &mut self,
+        target: &Target<'_>,
+        bias: Bias,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<BiasSlot, FormatError> {
+        if let Bias::Own(id) = bias {
+            return Ok(BiasSlot { place: self.amend(id, target)?, base: Some(id) });
+        }
+        let opset = self.model.structure.opset();
+        if opset < BROADCASTS {
+            let problem = format!("the model is of opset {opset}, whose operators do not broadcast a bias");
+            return Err(unfit(target, &problem, "convert it to opset 13 with onnx.version_converter, or set no bias"));
+        }
+        let structure = &self.model.structure;
+        let node = &self.main.nodes[target.site.node];
+        let output = node.outputs.first().copied().unwrap_or(NameId::NONE);
+        let weight = structure.tensor(target.site.tensor);
+        let name = self.fresh.name(structure.text(weight.name), "bias");
+        let dims = self.bias_dims(target, output)?;
+        let outside = self.outside || matches!(weight.data, Data::External(..));
+        let large = dims.iter().product::<u64>().saturating_mul(target.layer.dtype.bytes()) >= SMALL;
+        let place = self.initializer(&name, &dims, target.layer, outside && large, pieces)?;
+        match bias {
+            Bias::OfGemm(base) => {
+                self.give_gemm(node, &name)?;
+                Ok(BiasSlot { place, base })
+            }
+            Bias::Own(_) | Bias::Behind => {
+                self.add_behind(node, output, &name)?;
+                Ok(BiasSlot { place, base: None })
+            }
+        }
+    }
+
+    /// The dimensions of a bias that broadcasts along the output's features.
+    fn bias_dims(&self, target: &Target<'_>, output: NameId) -> Result<Vec<u64>, FormatError> {
+        let outputs = target.layer.shape.rows() as u64;
+        let Site { slot, kind, .. } = target.site;
+        if slot == 1 {
+            return Ok(vec![outputs]);
+        }
+        let rank = if kind == Kind::MatMul { self.rank(output)? } else { Some(2) };
+        match rank {
+            Some(1) => Ok(vec![outputs]),
+            Some(_) => Ok(vec![outputs, 1]),
+            None => {
+                let problem = "the model does not say how many dimensions its output has";
+                Err(unfit(target, problem, "write the shapes down with onnx.shape_inference, or set no bias"))
+            }
+        }
+    }
+
+    /// The number of dimensions of a value, where the model says it.
+    fn rank(&self, value: NameId) -> Result<Option<usize>, FormatError> {
+        let value = self.typed(value)?;
+        let shape = value.and_then(|value| value.kind?.tensor?.shape);
+        Ok(shape.map(|shape| shape.dims.len()))
+    }
+
+    /// Lets a Gemm read this `C`.
+    fn give_gemm(&mut self, node: &Node, name: &str) -> Result<(), FormatError> {
+        let input = vec![Piece::Bytes(message(node::INPUT, name.as_bytes()))];
+        match self.nth(node, node::INPUT, 2)? {
+            Some(former) => self.splice.replace(Some(node.frame), former, input),
+            None => self.splice.insert(Some(node.frame), self.model.structure.frame(node.frame).body.end, input),
+        }
+        Ok(())
+    }
+
+    /// Lets an `Add` give a node's output, of what the node gives and this bias.
+    fn add_behind(&mut self, node: &Node, output: NameId, bias: &str) -> Result<(), FormatError> {
+        let structure = &self.model.structure;
+        let text = |name: NameId| structure.text(name).to_owned();
+        let plain = self.fresh.name(&text(output), "unbiased");
+        if let Some(former) = self.nth(node, node::OUTPUT, 0)? {
+            let new = vec![Piece::Bytes(message(node::OUTPUT, plain.as_bytes()))];
+            self.splice.replace(Some(node.frame), former, new);
+        }
+        let name = if node.name == NameId::NONE { String::new() } else { self.fresh.name(&text(node.name), "bias") };
+        let add = schema::Node {
+            input: vec![plain.clone(), bias.to_owned()],
+            output: vec![text(output)],
+            name,
+            operator: "Add".to_owned(),
+            attribute: Vec::new(),
+            domain: text(node.domain),
+        };
+        let add = vec![Piece::Bytes(message(graph::NODE, &add.encode_to_vec()))];
+        self.splice.append(Some(self.main.frame), structure.frame(node.frame).span().end, add);
+        if let Some(value) = self.typed(output)? {
+            self.add_value(&schema::Value { name: plain, ..value });
+        }
+        Ok(())
+    }
+
+    /// Where the `index`th field of this number stands in a node.
+    fn nth(&mut self, node: &Node, number: u32, index: usize) -> Result<Option<Span>, FormatError> {
+        let mut rest = self.model.structure.frame(node.frame).body;
+        let mut seen = 0;
+        while let Some(field) = self.reader.next(&mut rest)? {
+            if field.number == number {
+                if seen == index {
+                    return Ok(Some(field.span));
+                }
+                seen += 1;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes room for other values of a tensor: where its data is, as far as they are stored alike.
+    fn amend(&mut self, id: TensorId, target: &Target<'_>) -> Result<Place, FormatError> {
+        self.amended.insert(id);
+        let model = self.model;
+        let tensor = model.structure.tensor(id);
+        match &tensor.data {
+            &Data::Raw(data) if !self.leaves(id, data) => {
+                let hole = self.hole();
+                self.splice.replace(Some(tensor.frame), data, vec![Piece::Hole { id: hole, length: data.len() }]);
+                Ok(Place::Hole(hole))
+            }
+            &Data::Raw(data) | &Data::External(_, data) => {
+                let position = self.store.place(data.len())?;
+                self.refer(tensor.frame, position, data.len())?;
+                Ok(Place::Store(position))
+            }
+            Data::Typed(_) => {
+                let frame = tensor.frame;
+                self.drop_fields(frame, &[tensor::FLOATS, tensor::DOUBLES, tensor::INT32S])?;
+                let length = tensor.elements.saturating_mul(target.layer.dtype.bytes());
+                let hole = self.hole();
+                let raw = vec![Piece::Bytes(header(tensor::RAW, length)), Piece::Hole { id: hole, length }];
+                self.splice.insert(Some(frame), model.structure.frame(frame).body.end, raw);
+                Ok(Place::Hole(hole))
+            }
+            Data::None | Data::Pointer(_) => {
+                Err(FormatError::Misuse(format!("layer {}: its bias has no data", Name::new(&target.layer.name))))
+            }
+        }
+    }
+}
+
+/// A bias that cannot be written, and the way out.
+fn unfit(target: &Target<'_>, problem: &str, help: &str) -> FormatError {
+    let name = Name::new(&target.layer.name);
+    FormatError::limit(format!("layer {name}: its bias cannot be added: {problem}"), help)
+}

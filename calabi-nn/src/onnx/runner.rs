@@ -1,0 +1,154 @@
+//! An ONNX graph that runs, batch by batch.
+
+use calabi_api::{Factors, InputSpec, Layer, Output, RunError, Runner, Samples, Tensor, Watch};
+use rten::{NodeId, Value};
+
+use super::engine::{Engine, Loaded, Purpose};
+use super::watch::{BOUND, Sizes, rows};
+use crate::batches::{Batch, Batches};
+use crate::inputs::{Input, matched};
+use crate::outputs::Joined;
+use crate::text::shown;
+
+/// The input that tells tokens from padding.
+const MASK: &str = "attention_mask";
+
+/// An ONNX graph that runs.
+pub(crate) struct OnnxRunner {
+    engine: Engine,
+    inputs: Vec<InputSpec>,
+}
+
+impl OnnxRunner {
+    pub(crate) fn new(mut engine: Engine) -> Result<Self, RunError> {
+        let inputs = engine.get(Purpose::Outputs)?.inputs.iter().map(Input::spec).collect();
+        Ok(Self { engine, inputs })
+    }
+}
+
+impl Runner for OnnxRunner {
+    fn inputs(&self) -> Vec<InputSpec> {
+        self.inputs.clone()
+    }
+
+    fn outputs(&mut self, samples: &Samples) -> Result<Vec<Output>, RunError> {
+        let loaded = self.engine.get(Purpose::Outputs)?;
+        let tensors = matched(&loaded.inputs, samples)?;
+        let mut outputs = joined(loaded);
+        for batch in Batches::new(&loaded.inputs, &tensors)? {
+            push(&mut outputs, &loaded.run(&tensors, &batch, loaded.model.output_ids())?, &batch)?;
+        }
+        outputs.into_iter().map(Joined::finish).collect()
+    }
+
+    /// Batch by batch: the first holds one sample, the others as many as give outputs of at most 256 MiB.
+    fn stream(
+        &mut self,
+        samples: &Samples,
+        each: &mut dyn FnMut(usize, Vec<Output>) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        let loaded = self.engine.get(Purpose::Outputs)?;
+        let tensors = matched(&loaded.inputs, samples)?;
+        let mut batches = Batches::new(&loaded.inputs, &tensors)?;
+        let mut most = 1;
+        while let Some(batch) = batches.take_most(most) {
+            let values = loaded.run(&tensors, &batch, loaded.model.output_ids())?;
+            let mut outputs = joined(loaded);
+            push(&mut outputs, &values, &batch)?;
+            drop(values);
+            let outputs: Vec<_> = outputs.into_iter().map(Joined::finish).collect::<Result<_, _>>()?;
+            let entries: usize = outputs.iter().map(|output| output.values.len()).sum();
+            most = (BOUND / (4 * entries / batch.samples.len().max(1)).max(1)).max(1);
+            each(batch.samples.start, outputs)?;
+        }
+        Ok(())
+    }
+
+    fn sources(&self, layers: &[&Layer]) -> Result<Vec<String>, RunError> {
+        layers.iter().map(|layer| self.engine.source(layer)).collect()
+    }
+
+    /// The first batch holds one sample and takes a few passes, until it is known how large the watched values are.
+    /// After that, batches are so small that all of them fit in 256 MiB, and several passes are made only where not even
+    /// those of one sample (or of the model's fixed number of samples) do.
+    fn observe(&mut self, samples: &Samples, layers: &[&Layer], watch: &mut Watch<'_>) -> Result<(), RunError> {
+        let sources = self.distinct(layers)?;
+        let loaded = self.engine.get(Purpose::Watching)?;
+        let tensors = matched(&loaded.inputs, samples)?;
+        let mask = loaded.inputs.iter().zip(&tensors).find(|(input, _)| input.name == MASK).map(|(_, mask)| *mask);
+        let mut batches = Batches::new(&loaded.inputs, &tensors)?;
+        let mut sizes = Sizes::default();
+        while let Some(batch) = batches.take_most(sizes.samples(&sources)) {
+            let mut rest = sources.as_slice();
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(sizes.fitting(rest, batch.size));
+                for ((name, features), value) in now.iter().zip(values(loaded, &tensors, &batch, now)?) {
+                    sizes.learn(name, &value, batch.size);
+                    shown_to(watch, name, *features, value, &batch, mask)?;
+                }
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    /// The dense product of the factors takes the weight's place, so that the layer costs what it did. The model is
+    /// loaded anew before it runs next: a second for half a gigabyte, whatever the number of layers.
+    fn substitute(&mut self, layer: &Layer, factors: Option<&Factors>) -> Result<(), RunError> {
+        self.engine.substitute(layer, factors)
+    }
+}
+
+impl OnnxRunner {
+    /// The values that flow into these layers, each once, in the order of the layers, and how many features they have.
+    fn distinct(&self, layers: &[&Layer]) -> Result<Vec<(String, usize)>, RunError> {
+        let mut sources: Vec<(String, usize)> = Vec::new();
+        for (layer, name) in layers.iter().zip(self.sources(layers)?) {
+            let features = layer.shape.cols();
+            match sources.iter().find(|(known, _)| *known == name) {
+                Some((_, known)) if *known != features => {
+                    let problem =
+                        format!("layer {} reads {features} features of a value of {known}", shown(&layer.name));
+                    return Err(RunError::Failed(problem));
+                }
+                Some(_) => {}
+                None => sources.push((name, features)),
+            }
+        }
+        Ok(sources)
+    }
+}
+
+/// The watched values of one batch.
+fn values(
+    loaded: &Loaded,
+    tensors: &[&Tensor],
+    batch: &Batch,
+    sources: &[(String, usize)],
+) -> Result<Vec<Value>, RunError> {
+    let missing = |name: &str| RunError::Failed(format!("the model has no value {}", shown(name)));
+    let find = |(name, _): &(String, usize)| loaded.model.find_node(name).ok_or_else(|| missing(name));
+    let ids: Vec<NodeId> = sources.iter().map(find).collect::<Result<_, _>>()?;
+    loaded.run(tensors, batch, &ids)
+}
+
+fn shown_to(
+    watch: &mut Watch<'_>,
+    name: &str,
+    features: usize,
+    value: Value,
+    batch: &Batch,
+    mask: Option<&Tensor>,
+) -> Result<(), RunError> {
+    let rows = rows(name, features, value, batch, mask)?;
+    if rows.is_empty() { Ok(()) } else { watch(name, rows.view()) }
+}
+
+/// The model's outputs, without samples.
+fn joined(loaded: &Loaded) -> Vec<Joined> {
+    loaded.model.output_ids().iter().map(|&id| Joined::new(loaded.name(id))).collect()
+}
+
+fn push(outputs: &mut [Joined], values: &[Value], batch: &Batch) -> Result<(), RunError> {
+    outputs.iter_mut().zip(values).try_for_each(|(output, value)| output.push(value, batch))
+}

@@ -1,0 +1,121 @@
+//! Watched values: how many fit at once, and their rows without padding.
+
+use std::collections::BTreeMap;
+
+use calabi_api::{RunError, Tensor};
+use ndarray::{Array2, Axis};
+use rten::Value;
+use rten_tensor::Layout;
+
+use crate::batches::Batch;
+use crate::text::{self, shown};
+
+/// Values that are kept at once, in bytes; more of them take several passes, or smaller batches.
+pub(crate) const BOUND: usize = 256 << 20;
+
+/// What a value takes, as far as it is known: of one sample.
+#[derive(Debug, Default)]
+pub(crate) struct Sizes {
+    known: BTreeMap<String, usize>,
+    most_rows: usize,
+}
+
+impl Sizes {
+    /// Learns from the value of a batch of so many samples.
+    pub(crate) fn learn(&mut self, name: &str, value: &Value, samples: usize) {
+        let features = value.shape().last().copied().unwrap_or(1).max(1);
+        let entries = value.shape().iter().product::<usize>() / samples.max(1);
+        self.known.insert(name.to_owned(), entries.saturating_mul(4));
+        self.most_rows = self.most_rows.max(entries / features);
+    }
+
+    /// The bytes of a value of so many features; of one that was not seen: that it has no more rows than the others.
+    fn of(&self, name: &str, features: usize) -> Option<usize> {
+        let guess = (self.most_rows > 0).then(|| self.most_rows.saturating_mul(features).saturating_mul(4));
+        self.known.get(name).copied().or(guess)
+    }
+
+    /// How many samples may run at once so that all these values fit.
+    pub(crate) fn samples(&self, sources: &[(String, usize)]) -> usize {
+        let bytes =
+            sources.iter().try_fold(0, |sum: usize, (name, features)| sum.checked_add(self.of(name, *features)?));
+        bytes.map_or(1, |bytes| BOUND / bytes.max(1)).max(1)
+    }
+
+    /// How many of these values, from the first, fit at once for so many samples: at least one.
+    pub(crate) fn fitting(&self, sources: &[(String, usize)], samples: usize) -> usize {
+        let mut bytes = 0_usize;
+        let fits = |(name, features): &&(String, usize)| {
+            bytes = bytes.saturating_add(self.of(name, *features).unwrap_or(BOUND).saturating_mul(samples));
+            bytes <= BOUND
+        };
+        sources.iter().take_while(fits).count().max(1)
+    }
+}
+
+/// The rows of a watched value that belong to samples of the batch and are no padding: tokens × features.
+pub(crate) fn rows(
+    name: &str,
+    features: usize,
+    value: Value,
+    batch: &Batch,
+    mask: Option<&Tensor>,
+) -> Result<Array2<f32>, RunError> {
+    let failed = |problem: String| RunError::Failed(format!("value {}: {problem}", shown(name)));
+    let shape = value.shape().to_vec();
+    let Value::FloatTensor(values) = value else {
+        return Err(failed(format!("it is a {}, where layers read f32", value.dtype())));
+    };
+    let wrong = || failed(format!("its shape is {} where a layer reads {features} features", text::shape(&shape)));
+    let (_, lead) = shape.split_last().filter(|&(&last, _)| last == features).ok_or_else(wrong)?;
+    let count: usize = lead.iter().product();
+    let all = Array2::from_shape_vec((count, features), values.into_data()).map_err(|_| wrong())?;
+    let kept = kept(&failed, lead, count, batch, mask)?;
+    Ok(match kept {
+        Some(kept) => all.select(Axis(0), &kept),
+        None => all,
+    })
+}
+
+/// Which rows are kept; none where all are.
+fn kept(
+    failed: &dyn Fn(String) -> RunError,
+    lead: &[usize],
+    count: usize,
+    batch: &Batch,
+    mask: Option<&Tensor>,
+) -> Result<Option<Vec<usize>>, RunError> {
+    let given = batch.samples.len();
+    let filled = if batch.size == given {
+        count
+    } else if lead.first().is_some_and(|first| first % batch.size == 0) {
+        count / batch.size * given
+    } else {
+        return Err(failed("its samples do not lie along its first axis, and the last batch is not full".to_owned()));
+    };
+    let tokens = mask.and_then(|mask| tokens(mask, batch)).filter(|(length, _)| {
+        // [batch, sequence, ...], or both as one axis
+        lead.get(..2) == Some(&[batch.size, *length]) || (lead.len() == 1 && count == batch.size * length)
+    });
+    let Some((length, tokens)) = tokens else {
+        return Ok((filled < count).then(|| (0..filled).collect()));
+    };
+    if tokens.iter().all(|&token| token) && filled == count {
+        return Ok(None);
+    }
+    let inner = count / (batch.size * length).max(1);
+    Ok(Some((0..filled).filter(|row| tokens.get(row / inner.max(1)).copied().unwrap_or(true)).collect()))
+}
+
+/// The sequence's length, and which tokens of the batch's samples are no padding; none where the mask is no matrix.
+fn tokens(mask: &Tensor, batch: &Batch) -> Option<(usize, Vec<bool>)> {
+    let &[_, length] = mask.shape() else { return None };
+    let tokens = match mask.samples(batch.samples.start, batch.samples.end) {
+        Tensor::F32(values) => values.iter().map(|&value| value > 0.0).collect(),
+        Tensor::I32(values) => values.iter().map(|&value| value != 0).collect(),
+        Tensor::I64(values) => values.iter().map(|&value| value != 0).collect(),
+        Tensor::U8(values) => values.iter().map(|&value| value != 0).collect(),
+        _ => return None,
+    };
+    Some((length, tokens))
+}

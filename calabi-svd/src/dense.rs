@@ -1,0 +1,145 @@
+//! Dense steps that the engine needs beside decompositions: on `ndarray` matrices, on the calling thread.
+
+use calabi_api::DecomposeError;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
+use faer::linalg::cholesky::llt::solve::solve_in_place;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
+
+use crate::{orthonormal, signs};
+
+/// Orthonormal columns that span those of `x` (`m × r`, `m ≥ r`): column `i` is what column `i` of `x` adds to the ones
+/// before it, on the same side. Where it adds nothing, any direction that is new.
+///
+/// # Errors
+/// Where there are more columns than rows.
+pub fn orthonormal(x: ArrayView2<'_, f64>) -> Result<Array2<f64>, DecomposeError> {
+    if x.ncols() > x.nrows() {
+        return Err(DecomposeError::Beyond { asked: x.ncols(), available: x.nrows() });
+    }
+    if x.is_empty() {
+        return Ok(x.to_owned());
+    }
+    let directions = Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[(i, j)]);
+    let mut columns = orthonormal::orthonormal(directions.clone());
+    signs::follow(&mut columns, directions.as_ref());
+    Ok(Array2::from_shape_fn(x.dim(), |place| columns[place]))
+}
+
+/// `x xᵀ` in `f32`, in the lower triangle of `to` (`n × n`, standard layout) for `x` of `n × k`; what stands above the
+/// diagonal stays. Half the work of a full product.
+///
+/// # Errors
+/// Where `to` is not `n × n`.
+pub fn lower_gram(x: ArrayView2<'_, f32>, to: &mut Array2<f32>) -> Result<(), DecomposeError> {
+    let n = x.nrows();
+    let misfit = DecomposeError::Beyond { asked: n, available: to.nrows() };
+    if to.dim() != (n, n) {
+        return Err(misfit);
+    }
+    let x = row_major(x);
+    let (Some(entries), Some(sums)) = (x.as_slice(), to.as_slice_mut()) else { return Err(misfit) };
+    let x = MatRef::from_row_major_slice(entries, n, x.ncols());
+    triangular::matmul(
+        MatMut::from_row_major_slice_mut(sums, n, n),
+        BlockStructure::TriangularLower,
+        Accum::Replace,
+        x,
+        BlockStructure::Rectangular,
+        x.transpose(),
+        BlockStructure::Rectangular,
+        1.0,
+        Par::Seq,
+    );
+    Ok(())
+}
+
+/// `B S⁻¹` for a symmetric positive definite `S` (`n × n`, of which the lower triangle is read) and `B` of `m × n`.
+///
+/// # Errors
+/// Where the shapes do not fit, or `S` is not positive definite to the precision of `f64`.
+pub fn divided(b: ArrayView2<'_, f64>, s: ArrayView2<'_, f64>) -> Result<Array2<f64>, DecomposeError> {
+    let (rows, cols) = s.dim();
+    if rows != cols || b.ncols() != cols {
+        return Err(DecomposeError::Beyond { asked: b.ncols(), available: cols });
+    }
+    let mut root = Mat::from_fn(rows, rows, |i, j| s[(i.max(j), i.min(j))]);
+    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(rows, Par::Seq, Spec::default()));
+    let stack = MemStack::new(&mut memory);
+    cholesky_in_place(root.as_mut(), LltRegularization::default(), Par::Seq, stack, Spec::default()).map_err(
+        |error| DecomposeError::NoConvergence {
+            backend: "Cholesky",
+            routes: format!("not positive definite: {error:?}"),
+        },
+    )?;
+    let mut solved = Mat::from_fn(rows, b.nrows(), |i, j| b[(j, i)]);
+    solve_in_place::<f64, f64>(root.as_ref(), solved.as_mut(), Par::Seq, stack);
+    Ok(Array2::from_shape_fn(b.dim(), |(i, j)| solved[(j, i)]))
+}
+
+fn row_major<T: Clone>(x: ArrayView2<'_, T>) -> CowArray<'_, T, Ix2> {
+    if x.is_standard_layout() { x.into() } else { x.as_standard_layout().into_owned().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use calabi_testing::matrices::gaussian;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn largest(a: &Array2<f64>) -> f64 {
+        a.iter().fold(0.0, |max, v| max.max(v.abs()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn columns_become_orthonormal_and_span_what_they_did(m in 1_usize..40, r in 1_usize..40, zeros: bool, seed: u64) {
+            let r = r.min(m);
+            let mut x = gaussian(m, r, seed);
+            if zeros && r > 1 {
+                let first = x.column(0).to_owned();
+                x.column_mut(r - 1).assign(&first);
+            }
+            let q = orthonormal(x.view()).unwrap();
+            prop_assert!(largest(&(q.t().dot(&q) - Array2::<f64>::eye(r))) < 1e-13);
+            prop_assert!(largest(&(&x - &q.dot(&q.t().dot(&x)))) < 1e-12 * largest(&x));
+            prop_assert!(x.column(0).dot(&q.column(0)) > 0.0);
+        }
+
+        #[test]
+        fn the_lower_triangle_is_the_products(n in 1_usize..40, k in 0_usize..60, seed: u64) {
+            let x = calabi_testing::matrices::rounded(&gaussian(n, k.max(1), seed));
+            let mut to = Array2::from_elem((n, n), f32::NAN);
+            lower_gram(x.view(), &mut to).unwrap();
+            let wanted = x.mapv(f64::from).dot(&x.t().mapv(f64::from));
+            for i in 0..n {
+                for j in 0..n {
+                    let off = (f64::from(to[(i, j)]) - wanted[(i, j)]).abs();
+                    let as_wanted = if j <= i { off < 1e-5 * (k as f64 + 1.0) } else { off.is_nan() };
+                    prop_assert!(as_wanted, "{i} {j}: {off}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_quotient_times_its_divisor_is_the_dividend(m in 1_usize..20, n in 1_usize..40, seed: u64) {
+            let (b, x) = (gaussian(m, n, seed), gaussian(n, n + 5, seed ^ 1));
+            let s = x.dot(&x.t()) + Array2::<f64>::eye(n);
+            let q = divided(b.view(), s.view()).unwrap();
+            prop_assert!(largest(&(q.dot(&s) - &b)) < 1e-10 * largest(&b));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert!(orthonormal(gaussian(2, 3, 1).view()).is_err());
+        assert!(lower_gram(Array2::zeros((3, 2)).view(), &mut Array2::zeros((2, 2))).is_err());
+        assert!(divided(gaussian(2, 3, 1).view(), (-Array2::<f64>::eye(3)).view()).is_err());
+        assert!(divided(gaussian(2, 3, 1).view(), Array2::eye(2).view()).is_err());
+    }
+}

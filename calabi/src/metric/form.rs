@@ -1,0 +1,92 @@
+//! Quadratic forms: the matrix `D` of a metric, as little of it as is needed.
+
+use std::borrow::Cow;
+
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+
+/// A symmetric `n × n` matrix `D`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Form {
+    /// The identity of this size.
+    Identity(usize),
+    /// A diagonal matrix.
+    Diagonal(Array1<f64>),
+    /// A full one.
+    Full(Array2<f64>),
+}
+
+impl Form {
+    /// `n`.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Identity(n) => *n,
+            Self::Diagonal(d) => d.len(),
+            Self::Full(d) => d.nrows(),
+        }
+    }
+
+    /// `X D`, `m × n`.
+    pub(crate) fn applied(&self, x: ArrayView2<'_, f64>) -> Array2<f64> {
+        match self {
+            Self::Identity(_) => x.to_owned(),
+            Self::Diagonal(d) => &x * d,
+            Self::Full(d) => x.dot(d),
+        }
+    }
+
+    /// `x D xᵀ` of every row `x`, at least zero: what rounding makes negative is nothing.
+    pub(crate) fn of_rows(&self, x: ArrayView2<'_, f64>) -> Array1<f64> {
+        (&self.applied(x) * &x).sum_axis(Axis(1)).mapv_into(|v| v.max(0.0))
+    }
+
+    /// `D − μ μᵀ`.
+    pub(crate) fn centred(self, mean: &Array1<f64>) -> Self {
+        let mut full = self.into_full();
+        rank_one(&mut full, -1.0, mean, mean);
+        Self::Full(full)
+    }
+
+    /// All of its entries.
+    pub(crate) fn full(&self) -> Cow<'_, Array2<f64>> {
+        match self {
+            Self::Full(d) => Cow::Borrowed(d),
+            other => Cow::Owned(other.clone().into_full()),
+        }
+    }
+
+    /// All of its entries.
+    pub(crate) fn into_full(self) -> Array2<f64> {
+        match self {
+            Self::Identity(n) => Array2::eye(n),
+            Self::Diagonal(d) => Array2::from_diag(&d),
+            Self::Full(d) => d,
+        }
+    }
+
+    /// Its diagonal alone, at least zero.
+    pub(crate) fn diagonal(&self) -> Self {
+        match self {
+            Self::Full(d) => Self::Diagonal(d.diag().mapv(|v| v.max(0.0))),
+            other => other.clone(),
+        }
+    }
+}
+
+/// `to += by · a bᵀ`.
+pub(crate) fn rank_one(to: &mut Array2<f64>, by: f64, a: &Array1<f64>, b: &Array1<f64>) {
+    for (mut row, &a) in to.rows_mut().into_iter().zip(a) {
+        row.scaled_add(by * a, b);
+    }
+}
+
+/// `(1−α) D + shift · I`.
+pub(crate) fn shrunk(mut d: Array2<f64>, alpha: f64, shift: f64) -> Array2<f64> {
+    d.mapv_inplace(|v| (1.0 - alpha) * v);
+    d.diag_mut().mapv_inplace(|v| v + shift);
+    d
+}
+
+/// `tr D / n`, at least zero.
+pub(crate) fn mean_diagonal(d: &Array2<f64>) -> f64 {
+    (d.diag().sum() / d.nrows().max(1) as f64).max(0.0)
+}

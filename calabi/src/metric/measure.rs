@@ -1,0 +1,50 @@
+//! What factors as they are written really lose: the proof beside the prediction.
+
+use calabi_api::Factors;
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+
+use super::Metric;
+use super::form::Form;
+
+/// Outputs that are measured at a time.
+const ROWS: usize = 256;
+
+/// The bias that makes up for what these factors cut, `(W − left · right) μ`, to be added to the layer's own; none where
+/// the metric makes up for nothing.
+pub(crate) fn compensation(weight: ArrayView2<'_, f32>, factors: &Factors, metric: &Metric) -> Option<Array1<f64>> {
+    let mean = metric.mean()?;
+    let right = factors.right.mapv(f64::from).dot(mean);
+    Some(weight.mapv(f64::from).dot(mean) - factors.left.mapv(f64::from).dot(&right))
+}
+
+/// The mean square error of the outputs, `tr(E D Eᵀ)` for `E = W − left · right`, in the metric that judges.
+///
+/// `added` is what the written bias adds to the layer's own. Where the metric makes up for a mean, what `added` leaves of
+/// it counts too: `‖E μ − added‖²`.
+pub(crate) fn measured_loss(
+    weight: ArrayView2<'_, f32>,
+    factors: &Factors,
+    metric: &Metric,
+    added: Option<&Array1<f64>>,
+) -> f64 {
+    let right = factors.right.mapv(f64::from);
+    let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS));
+    let spread: f64 = blocks
+        .map(|(rows, left)| {
+            let error = rows.mapv(f64::from) - left.mapv(f64::from).dot(&right);
+            metric.judge().of_rows(error.view()).sum()
+        })
+        .sum();
+    spread + left_over(compensation(weight, factors, metric), added)
+}
+
+/// `‖wanted − added‖²`.
+pub(super) fn left_over(wanted: Option<Array1<f64>>, added: Option<&Array1<f64>>) -> f64 {
+    let square = |v: &Array1<f64>| v.dot(v);
+    match (wanted, added) {
+        (Some(wanted), Some(added)) => square(&(wanted - added)),
+        (Some(wanted), None) => square(&wanted),
+        (None, Some(added)) => square(added),
+        (None, None) => 0.0,
+    }
+}

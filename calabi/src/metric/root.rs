@@ -1,0 +1,46 @@
+//! Metrics that find directions, with their roots: `D = L Lᵀ`.
+
+use std::sync::OnceLock;
+
+use calabi_api::{DecomposeError, Decomposer, Shape};
+use ndarray::Array2;
+
+use super::form::Form;
+
+/// A form, and its root once some route needed it.
+#[derive(Debug)]
+pub(crate) struct Rooted {
+    form: Form,
+    root: OnceLock<Array2<f64>>,
+}
+
+impl Rooted {
+    pub(crate) fn new(form: Form) -> Self {
+        Self { form, root: OnceLock::new() }
+    }
+
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// `L`, `n × n`: computed once, for all layers that share the input.
+    pub(crate) fn root(&self, decomposer: &dyn Decomposer) -> Result<&Array2<f64>, DecomposeError> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let root = root(&self.form, decomposer)?;
+        Ok(self.root.get_or_init(|| root))
+    }
+}
+
+/// `L = Q Λ^½`, from the eigenpairs of `D`; eigenvalues that rounding made negative count as zero.
+fn root(form: &Form, decomposer: &dyn Decomposer) -> Result<Array2<f64>, DecomposeError> {
+    let d = form.full();
+    let full = Shape::of(d.view()).ok_or(DecomposeError::Empty { rows: d.nrows(), cols: d.ncols() })?.full_rank();
+    let decomposition = decomposer.eigh(d.view(), full)?;
+    let (_, mut vectors) = decomposition.precise_basis(full)?;
+    for (mut column, &root) in vectors.columns_mut().into_iter().zip(decomposition.spectrum().values()) {
+        column.mapv_inplace(|v| v * root);
+    }
+    Ok(vectors)
+}

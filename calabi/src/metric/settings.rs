@@ -1,0 +1,66 @@
+//! The objective of calibration, as settings.
+
+use calabi_api::settings::Share;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a layer's error is measured in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Objective {
+    /// The weight itself: plain singular values, no data.
+    None,
+    /// The output, for inputs as the normalisation before the layer makes them: scales and means from its `γ` and `β`, no
+    /// data.
+    Norm,
+    /// The output, for inputs whose scales alone are known: the diagonal of the Gram matrix.
+    Diagonal,
+    /// The output on the calibration data: the whole Gram matrix.
+    #[default]
+    Gram,
+}
+
+/// What becomes of the mean of what is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Bias {
+    /// Nothing: the bias stays as it is.
+    #[default]
+    None,
+    /// The bias makes up for it: `b + (W − W_r) μ`.
+    Residual,
+    /// The same, and directions are chosen as it will: the optimum of the layer alone.
+    Joint,
+}
+
+/// How far a Gram matrix is drawn towards its scaled identity, `D_α = (1−α) D + α (tr D / n) I`.
+///
+/// Few tokens see few directions, and a metric of theirs alone fits its sample rather than the layer's input.
+///
+/// The default is `α = n / (2 (n + T))` for `T` tokens of `n` features: a half where tokens are few, nothing where they
+/// are many. On six layers of SmolLM2-135M, judged on text that was not calibrated on, it came within a few hundredths of
+/// the best fixed `α` at 64, 256, 512, 2048 and 12288 tokens alike.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Shrinkage {
+    /// From the number of tokens and the width of the input.
+    #[default]
+    FromTokens,
+    /// This much.
+    Fixed(Share),
+}
+
+impl Shrinkage {
+    /// `α` for this many tokens of `n` features.
+    pub(crate) fn alpha(self, tokens: u64, n: usize) -> f64 {
+        match self {
+            Self::FromTokens => 0.5 * n as f64 / (n as f64 + tokens as f64),
+            Self::Fixed(share) => share.get(),
+        }
+    }
+}
+
+impl From<Option<Share>> for Shrinkage {
+    fn from(setting: Option<Share>) -> Self {
+        setting.map_or(Self::FromTokens, Self::Fixed)
+    }
+}
