@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use crate::settings::Fraction;
 use crate::{Choice, Cost, LayerCost, LayerSpectrum, Needs, Rank, RankSelector, SelectError, Shape};
 
 /// Sees every layer before any rank is chosen. Every [`RankSelector`] is one.
@@ -21,9 +22,17 @@ pub trait RankAllocator: Debug + Send + Sync {
         Needs::NONE
     }
 
-    /// A rank that a layer of this shape never exceeds, so that a partial decomposer may stop early.
+    /// A rank that a layer of this shape never exceeds, so that a partial decomposer may stop early. The same for every
+    /// share of [`with_keep`](Self::with_keep).
     fn limit(&self, shape: Shape) -> Rank {
         shape.full_rank()
+    }
+
+    /// The same allocator with another share that may remain; none where it has no such share. A search for the smallest
+    /// share needs it.
+    fn with_keep(&self, keep: Fraction) -> Option<Box<dyn RankAllocator>> {
+        let _ = keep;
+        None
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show what a run would do: layers, costs, what is left alone and why.
     Plan(PlanArgs),
+    /// Measure the perplexity of a language model on a text.
+    Eval(EvalArgs),
     /// List a model's layers by the names that patterns match, with shapes and types.
     Inspect(InspectArgs),
     /// List what can stand in a pipeline file; of one kind, its settings.
@@ -93,6 +95,29 @@ pub(crate) struct PlanArgs {
     /// What is printed on stdout.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EvalArgs {
+    /// A checkpoint folder or an ONNX graph, compressed or not.
+    pub(crate) model: PathBuf,
+    /// The text. It is tokenized once and cut into windows.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+    /// Tokens a window. Windows do not overlap; each scores all of its tokens but the first.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) window: u32,
+    /// Only the first so many windows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) windows: Option<u32>,
+    /// The tokenizer [default: the model's own tokenizer.json].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// What is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
 }
 
 #[derive(Debug, ClapArgs)]

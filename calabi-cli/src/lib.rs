@@ -17,6 +17,7 @@ mod print;
 mod progress;
 mod table;
 mod units;
+mod verification;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ fn dispatch(command: Command) -> Result<Ending, Failure> {
     match command {
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::plan(&args),
+        Command::Eval(args) => commands::eval::eval(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
         Command::Plugins(args) => commands::plugins::plugins(&args),
         Command::Schema => commands::schema::schema(),

@@ -52,7 +52,9 @@ fn verb(stage: Stage) -> &'static str {
         Stage::Sequential => "compress",
         Stage::Decompose => "decompose",
         Stage::Substitute => "factorize",
+        Stage::Search => "search",
         Stage::Verify => "verify",
+        Stage::Evaluate => "evaluate",
         _ => "work",
     }
 }

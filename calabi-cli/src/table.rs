@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use calabi::api::{Kept, LeftAlone, Spectrum};
-use calabi::{Change, Decision, LayerReport, Outcome, Plan, Report, VerifyReport};
+use calabi::{Change, Decision, LayerReport, Outcome, Plan, Report, SearchReport};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use crate::units::{bytes, change, count, operations, seconds};
+use crate::verification::verification;
 
 /// A table that grows row by row: no borders, a line under the header.
 pub(crate) struct Rows(Table);
@@ -30,7 +31,7 @@ impl Rows {
     }
 
     /// Aligns these columns to the right.
-    fn right(mut self, columns: &[usize]) -> Self {
+    pub(crate) fn right(mut self, columns: &[usize]) -> Self {
         for &column in columns {
             if let Some(column) = self.0.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
@@ -40,7 +41,7 @@ impl Rows {
     }
 }
 
-fn shown(cell: &str) -> String {
+pub(crate) fn shown(cell: &str) -> String {
     if cell.chars().any(char::is_control) { cell.escape_debug().to_string() } else { cell.to_owned() }
 }
 
@@ -68,6 +69,9 @@ pub(crate) fn report_text(report: &Report) -> String {
         let _ = writeln!(text, "{}: {}", shown(remark.0), remark.1);
     }
     text += &totals(report);
+    if let Some(search) = &report.search {
+        text += &searched(search);
+    }
     if let Some(verify) = &report.verify {
         text += &verification(verify);
     }
@@ -139,32 +143,21 @@ fn totals(report: &Report) -> String {
     )
 }
 
-fn verification(verify: &VerifyReport) -> String {
-    let mut text = format!("\nOriginal and compressed on {} held-out samples\n", count(verify.samples as u64));
-    let mut rows = Rows::new(&["", "original", "compressed", ""]).right(&[1, 2]);
-    if let Some(accuracy) = verify.accuracy {
-        let points = format!("{:+.2} points", 100.0 * (accuracy.after - accuracy.before));
-        rows.add([
-            "accuracy",
-            &format!("{:.2} %", 100.0 * accuracy.before),
-            &format!("{:.2} %", 100.0 * accuracy.after),
-            &points,
-        ]);
+/// How the smallest budget was found: its steps in the order of their size.
+fn searched(search: &SearchReport) -> String {
+    let mut rows = Rows::new(&["keep", search.gate, ""]).right(&[0, 1]);
+    let mut steps: Vec<_> = search.steps.iter().collect();
+    steps.sort_by(|a, b| b.keep.total_cmp(&a.keep));
+    for step in steps {
+        let figure = if step.figure.is_nan() { "too small".to_owned() } else { format!("{:.5}", step.figure) };
+        let verdict = match (step.passed, step.keep <= search.keep) {
+            (true, true) => "met, the smallest",
+            (true, false) => "met",
+            (false, _) => "not met",
+        };
+        rows.add([&*step.keep.to_string(), &figure, verdict]);
     }
-    let Change { before, after } = verify.seconds;
-    rows.add(["time", &seconds(before), &seconds(after), &format!("{:.2} times as fast", before / after.max(1e-9))]);
-    let _ = writeln!(text, "{rows}");
-    for output in &verify.outputs {
-        let same = output.agreement.map_or_else(String::new, |a| format!(", same class {:.2} %", 100.0 * a));
-        let name = shown(&output.name);
-        let (error, cosine) = (100.0 * output.relative_error, output.cosine);
-        let _ = writeln!(text, "output {name}: relative error {error:.2} %, cosine {cosine:.5}{same}");
-    }
-    for gate in &verify.gates {
-        let verdict = if gate.met { "met" } else { "NOT MET" };
-        let _ = writeln!(text, "gate {} = {}: {:.5}, {verdict}", gate.gate, gate.limit, gate.measured);
-    }
-    text
+    format!("\nThe smallest keep with {} = {} is {}\n{rows}\n", search.gate, search.limit, search.keep)
 }
 
 /// What a run would do.

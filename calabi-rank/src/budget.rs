@@ -135,6 +135,10 @@ impl RankAllocator for Budget {
     fn limit(&self, shape: Shape) -> Rank {
         Rank::clamped(shape.break_even() - 1, shape)
     }
+
+    fn with_keep(&self, keep: Fraction) -> Option<Box<dyn RankAllocator>> {
+        Some(Box::new(Self { keep, ..self.clone() }))
+    }
 }
 
 impl Budget {

@@ -60,22 +60,34 @@ pub(crate) struct Known<'k> {
     pub(crate) source: &'k dyn LayerSource,
 }
 
-/// Lets the allocator of `[rank]` decide about the layers that are still open; returns which they were.
-pub(crate) fn allocate(pipeline: &Pipeline, plan: &mut Plan, known: &Known<'_>) -> Result<Vec<usize>, Error> {
-    let RankRule::Allocator(allocator) = &pipeline.rank.value else { return Ok(Vec::new()) };
-    let open: Vec<usize> = (0..plan.layers.len()).filter(|&i| plan.layers[i].decision == Decision::Open).collect();
-    if open.is_empty() {
-        return Ok(open);
+/// Lets the allocator of `[rank]` decide about the layers that are still open.
+pub(crate) fn allocate(pipeline: &Pipeline, plan: &mut Plan, known: &Known<'_>) -> Result<(), Error> {
+    match &pipeline.rank.value {
+        RankRule::Allocator(allocator) => allocate_by(pipeline, plan, known, &**allocator),
+        RankRule::Selector(_) => Ok(()),
     }
-    let choices = share(pipeline, plan, known, &**allocator).map_err(|source| Error::Select {
+}
+
+/// Lets this allocator decide about the layers that are still open.
+pub(crate) fn allocate_by(
+    pipeline: &Pipeline,
+    plan: &mut Plan,
+    known: &Known<'_>,
+    allocator: &dyn RankAllocator,
+) -> Result<(), Error> {
+    let open = plan.open();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let choices = share(pipeline, plan, known, allocator).map_err(|source| Error::Select {
         layer: None,
         source,
         span: pipeline.rank.span.clone(),
     })?;
-    for (&index, choice) in open.iter().zip(choices) {
+    for (index, choice) in open.into_iter().zip(choices) {
         plan.layers[index].decision = choice.into();
     }
-    Ok(open)
+    Ok(())
 }
 
 /// The allocator's choices for the open layers of a plan.

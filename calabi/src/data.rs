@@ -6,7 +6,7 @@ use calabi_api::{InputSpec, RunError, Samples};
 
 /// What is read of a file, and how.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "runtimes"), allow(dead_code))] // without runtimes nothing is read
+#[cfg_attr(not(feature = "runtimes"), allow(dead_code))] // nothing is read without runtimes
 pub(crate) struct DataRequest<'a> {
     /// The tokenizer of text; none takes the model's own.
     pub(crate) tokenizer: Option<&'a Path>,

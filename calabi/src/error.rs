@@ -79,6 +79,12 @@ pub enum Error {
         /// Where the pipeline file asks for it.
         span: Option<Range<usize>>,
     },
+    /// A model cannot be evaluated.
+    #[error("the model cannot be evaluated")]
+    Evaluate {
+        /// Why.
+        source: RunError,
+    },
     /// The observer asked for the run to end.
     #[error("cancelled: nothing was written")]
     Cancelled,
@@ -136,7 +142,7 @@ impl Error {
     pub fn refuses_settings(&self) -> bool {
         match self {
             Self::Config(_) | Self::Select { .. } => true,
-            Self::Verify { source, .. } | Self::Calibrate { source, .. } => {
+            Self::Verify { source, .. } | Self::Calibrate { source, .. } | Self::Evaluate { source } => {
                 matches!(source, RunError::Input { .. } | RunError::Data { .. })
             }
             _ => false,

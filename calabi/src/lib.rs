@@ -24,6 +24,7 @@ mod compare;
 mod data;
 mod decompose;
 mod error;
+mod eval;
 mod metric;
 mod metrics;
 mod observe;
@@ -35,6 +36,7 @@ mod reference;
 mod report;
 mod run;
 mod runtime;
+mod search;
 mod sensitivity;
 mod sequential;
 mod sited;
@@ -45,6 +47,7 @@ mod store;
 mod substitute;
 mod survey;
 mod target;
+mod tokens;
 mod uniform;
 mod verify;
 
@@ -57,12 +60,13 @@ pub use calabi_rank as rank;
 pub use calabi_svd as svd;
 
 pub use error::Error;
+pub use eval::{EvalOptions, Evaluation, evaluate};
 pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;
 pub use pipeline::{
     Assignment, CalibrationSettings, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError,
-    RefineSection, ReportSettings, Source, VerifySettings, pipeline_schema,
+    RefineSection, ReportSettings, SearchSettings, Source, VerifySettings, pipeline_schema,
 };
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};
@@ -70,7 +74,8 @@ pub use report::{
     AllocationReport, BlockReport, CalibrationReport, Change, LayerReport, Outcome, Report, SensitivityReport,
 };
 pub use run::{RunOptions, open_model, plan, plan_with, reads, run, spectra};
+pub use search::{SearchReport, SearchStep};
 pub use sited::Sited;
 pub use size::ByteSize;
 pub use target::Target;
-pub use verify::{GateReport, OutputReport, VerifyReport};
+pub use verify::{CommandReport, GateReport, OutputReport, VerifyReport};

@@ -12,10 +12,14 @@ pub enum Stage {
     Sensitivity,
     /// Factors on compressed inputs, and their tuning, block by block.
     Sequential,
+    /// Budgets, one after the other, until the smallest that passes its gate is known.
+    Search,
     /// Factors, layer by layer, into the new model.
     Substitute,
     /// Original and compressed side by side.
     Verify,
+    /// The windows of a text.
+    Evaluate,
 }
 
 /// Watches a run, and may ask it to end. Called from several threads.

@@ -15,7 +15,7 @@ use crate::{Error, Pattern, Sited};
 
 pub use calibration::{CalibrationSettings, RefineSection};
 pub use schema::pipeline_schema;
-pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, VerifySettings};
+pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, SearchSettings, VerifySettings};
 pub use set::Assignment;
 
 /// A pipeline, checked and built: nothing of it is wrong in itself, and nothing was touched yet.
@@ -37,6 +37,8 @@ pub struct Pipeline {
     pub refine: Option<Sited<RefineSection>>,
     /// Whether and how the result is compared with the original.
     pub verify: Option<Sited<VerifySettings>>,
+    /// Whether the smallest budget that passes a gate is looked for.
+    pub search: Option<Sited<SearchSettings>>,
     /// Where reports go.
     pub report: ReportSettings,
     /// The folder that paths of plugins are relative to: that of the pipeline file.
@@ -103,6 +105,7 @@ impl Pipeline {
             calibration: None,
             refine: None,
             verify: None,
+            search: None,
             report: ReportSettings::default(),
             base: PathBuf::new(),
             source: None,
@@ -151,10 +154,13 @@ impl Pipeline {
     /// Makes every path that the file names relative to its folder.
     fn resolve(&mut self, base: &Path) {
         let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.input.value, &mut self.model.output.value];
-        paths.extend(self.verify.as_mut().map(|verify| &mut verify.value.data.value));
         if let Some(calibration) = &mut self.calibration {
             let CalibrationSettings { data, statistics, tokenizer, .. } = &mut calibration.value;
             paths.extend([data, statistics, tokenizer].into_iter().flatten().map(|path| &mut path.value));
+        }
+        if let Some(verify) = &mut self.verify {
+            paths.extend(verify.value.data.as_mut().map(|data| &mut data.value));
+            paths.extend(verify.value.tokenizer.as_mut());
         }
         paths.extend(self.report.json.as_mut());
         base.clone_into(&mut self.base);

@@ -88,6 +88,12 @@ impl PlannedLayer {
 }
 
 impl Plan {
+    /// The layers that are still open, by index.
+    pub(crate) fn open(&self) -> Vec<usize> {
+        let open = |&(_, layer): &(usize, &PlannedLayer)| layer.decision == Decision::Open;
+        self.layers.iter().enumerate().filter(open).map(|(index, _)| index).collect()
+    }
+
     /// Whether a layer is still open.
     #[must_use]
     pub fn is_open(&self) -> bool {

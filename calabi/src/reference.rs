@@ -9,7 +9,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::pipeline::{LayerSettings, ModelSettings, ReportSettings, VerifySettings};
+use crate::pipeline::{LayerSettings, ModelSettings, ReportSettings, SearchSettings, VerifySettings};
 
 /// A plugin, or a section of the pipeline file, with its settings.
 #[derive(Debug, Clone, Serialize)]
@@ -83,6 +83,7 @@ fn sections() -> Vec<PluginEntry> {
         entry::<ModelSettings>("model"),
         entry::<LayerSettings>("layers"),
         entry::<VerifySettings>("verify"),
+        entry::<SearchSettings>("search"),
         entry::<ReportSettings>("report"),
     ]
 }

@@ -10,7 +10,7 @@ use crate::metric::{Bias, Objective};
 use crate::sequential::Fitted;
 use crate::substitute::{Ready, Substituted};
 use crate::verify::VerifyReport;
-use crate::{Decision, Pipeline, Plan, PlannedLayer};
+use crate::{Decision, Pipeline, Plan, PlannedLayer, SearchReport};
 
 /// What a run did. Its JSON is what `calabi-cli run --format json` prints.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +38,8 @@ pub struct Report {
     pub allocation: Option<AllocationReport>,
     /// The blocks that were tuned, in their order.
     pub blocks: Vec<BlockReport>,
+    /// How the smallest budget was found, where the pipeline asks for it.
+    pub search: Option<SearchReport>,
     /// Original and compressed side by side, where the pipeline asks for it.
     pub verify: Option<VerifyReport>,
     /// What the reader should know first, with the way out.
@@ -191,6 +193,7 @@ impl Report {
             }),
             allocation,
             blocks: ready.sequenced.map(|sequenced| sequenced.blocks.clone()).unwrap_or_default(),
+            search: None,
             verify: None,
             warnings: Vec::new(),
             seconds: 0.0,

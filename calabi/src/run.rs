@@ -10,6 +10,7 @@ use crate::choose::{Known, allocate, select};
 use crate::decompose::{Context, Decomposed, decompose, input_error, read_again};
 use crate::metrics::Metrics;
 use crate::report::Allocated;
+use crate::search::search;
 use crate::sensitivity::sensitivities;
 use crate::sequential::sequential;
 use crate::staging::{Places, Staging, files_read};
@@ -47,7 +48,7 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let source = open(pipeline)?;
     let mut plan = planned(pipeline, options, &*source)?;
     let places = Places::check(pipeline, &*source, options)?;
-    let verifier = Verifier::new(pipeline)?;
+    let mut verifier = Verifier::new(pipeline)?;
     let calibrator = Calibrator::new(pipeline)?;
     let staging = Staging::beside(places)?;
     let mut calibrator = calibrator.map(|calibrator| calibrator.working_in(&staging.work()));
@@ -58,14 +59,18 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
     let spectra = known(&decomposed);
     let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };
-    let shared = allocate(pipeline, &mut plan, &known)?;
+    let open = plan.open();
+    let fitted_alone = Ready { store: &store, decomposed: &decomposed, sequenced: None };
+    let search = search(&context, &mut plan, &known, (fitted_alone, &staging), verifier.as_mut())?;
+    allocate(pipeline, &mut plan, &known)?;
     let sequenced = sequential(&context, &plan, &store, calibrator)?;
-    let ready = Ready { store: &store, decomposed: &decomposed, sequenced: sequenced.as_ref() };
+    let ready = Ready { sequenced: sequenced.as_ref(), ..fitted_alone };
     let (written, substituted) = substitute(&context, &plan, ready, &staging.model())?;
-    let uniform = uniform(&plan, &pipeline.layers, &shared);
+    let uniform = uniform(&plan, &pipeline.layers, &open);
     let allocated = Allocated { sensitivities: &sensitivities, uniform: &uniform };
     let mut report = Report::new(pipeline, plan, ready, allocated, &substituted, &written);
-    report.verify = verifier.map(|verifier| verifier.compare(&staging.model(), observer)).transpose()?;
+    report.search = search;
+    report.verify = verifier.map(|mut verifier| verifier.compare(&staging.model(), observer)).transpose()?;
     context.go_on()?;
     report.output = if report.passed() {
         staging.publish(&written.paths, options.force)?
@@ -204,6 +209,9 @@ fn format_of(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerFormat>, Co
         .with_help(format!("known are {}: name one in [model] format", kinds.join(", "))))
 }
 
-fn on_threads<T: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+pub(crate) fn on_threads<T: Send>(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
     rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?.install(work)
 }

@@ -11,8 +11,9 @@ use crate::choose::options;
 use crate::decompose::{Context, Decomposed};
 use crate::store::Store;
 use crate::substitute::factors_at;
+use crate::tokens::Tokens;
 use crate::{Decision, Error, Pipeline, Plan, Stage};
-use divergence::divergence;
+use divergence::Reference;
 
 /// The share of a layer's parameters that is kept while its sensitivity is measured.
 const REFERENCE: f64 = 0.6;
@@ -112,7 +113,9 @@ impl Measurement<'_, '_> {
     fn one_by_one(&mut self, targets: &[Target<'_>]) -> Result<Vec<f64>, Error> {
         let samples = self.calibrator.sensitivity_samples();
         let fail = self.calibrator.failure();
+        let tokens = Tokens::of(&samples);
         let dense = self.calibrator.runner.outputs(&samples).map_err(&fail)?;
+        let dense = Reference::new(dense, tokens.as_ref(), 0);
         let mut found = Vec::with_capacity(targets.len());
         for target in targets {
             self.context.go_on()?;
@@ -121,7 +124,7 @@ impl Measurement<'_, '_> {
             runner.substitute(target.layer, Some(&factors)).map_err(&fail)?;
             let outputs = runner.outputs(&samples).map_err(&fail)?;
             runner.substitute(target.layer, None).map_err(&fail)?;
-            found.push(divergence(&dense, &outputs).map_err(&fail)?);
+            found.push(dense.divergence(&outputs).map_err(&fail)?);
             self.context.observer.step(Stage::Sensitivity, &target.layer.name);
         }
         Ok(found)

@@ -70,11 +70,11 @@ impl Places {
 pub(crate) fn files_read(pipeline: &Pipeline, source: &dyn LayerSource) -> Vec<PathBuf> {
     let mut files = vec![pipeline.model.input.value.clone()];
     files.extend(source.totals().files);
-    files.extend(pipeline.verify.as_ref().map(|verify| verify.data.value.clone()));
     if let Some(calibration) = &pipeline.calibration {
         let paths = [&calibration.data, &calibration.statistics, &calibration.tokenizer];
         files.extend(paths.into_iter().flatten().map(|path| path.value.clone()));
     }
+    files.extend(pipeline.verify.iter().flat_map(|verify| verify.files().cloned()));
     files
 }
 
@@ -114,6 +114,11 @@ impl Staging {
     /// Where bases wait until the ranks are known.
     pub(crate) fn work(&self) -> PathBuf {
         self.folder.path().join("work")
+    }
+
+    /// Where a model is written that is looked at and removed: alone in a folder that does not exist yet.
+    pub(crate) fn trial(&self) -> PathBuf {
+        self.folder.path().join("trial").join(self.target.file_name().unwrap_or_default())
     }
 
     /// Moves what was written into place, the file that the model is known by last; returns where it is known by.

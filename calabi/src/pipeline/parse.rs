@@ -11,11 +11,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::{LayerSettings, Override, Pipeline, ReportSettings};
 use crate::metric::Objective;
-use crate::{Pattern, Sited};
+use crate::{Pattern, Sited, search};
 
 /// The sections of a pipeline file.
-pub(super) const SECTIONS: [&str; 9] =
-    ["model", "layers", "calibration", "decomposer", "rank", "override", "refine", "verify", "report"];
+pub(super) const SECTIONS: [&str; 10] =
+    ["model", "layers", "calibration", "decomposer", "rank", "override", "refine", "verify", "search", "report"];
 
 /// Parses a pipeline file. Paths stay as they are written.
 pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
@@ -39,6 +39,7 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
     let calibration = section("calibration").map(|value| sited_settings("calibration", value)).transpose()?;
     let refine = section("refine").map(|value| sited_settings("refine", value)).transpose()?;
     let verify = section("verify").map(|value| sited_settings("verify", value)).transpose()?;
+    let search = section("search").map(|value| sited_settings("search", value)).transpose()?;
     let report =
         section("report").map(|value| settings("report", value)).transpose()?.unwrap_or_else(ReportSettings::default);
     let pipeline = Pipeline {
@@ -50,6 +51,7 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
         calibration,
         refine,
         verify,
+        search,
         report,
         base: std::path::PathBuf::new(),
         source: None,
@@ -65,17 +67,12 @@ fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
     }
     check_calibration(pipeline)?;
     if let Some(verify) = &pipeline.verify {
-        let data = &verify.data;
-        if verify.max_accuracy_drop.is_some() && verify.labels.is_none() {
-            return Err(ConfigError::new("`max_accuracy_drop` needs `labels`")
-                .with_help("name the array of the data that holds the right classes")
-                .at(verify.span.clone()));
-        }
-        if data.as_os_str().is_empty() {
+        verify.check().map_err(|error| error.at(verify.span.clone()))?;
+        if let Some(data) = verify.data.as_ref().filter(|data| data.as_os_str().is_empty()) {
             return Err(ConfigError::new("`data` is empty").at(data.span.clone()));
         }
     }
-    Ok(())
+    search::check(pipeline)
 }
 
 /// Settings of `[calibration]` and `[refine]` that contradict each other.

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use super::calibration::{CalibrationSettings, RefineSection};
-use super::sections::{LayerSettings, ModelSettings, ReportSettings, VerifySettings};
+use super::sections::{LayerSettings, ModelSettings, ReportSettings, SearchSettings, VerifySettings};
 use crate::reference::flat_generator;
 
 /// The JSON schema (draft 2020-12) of a pipeline file, with every plugin of this program.
@@ -46,6 +46,7 @@ pub fn pipeline_schema() -> Result<Value, ConfigError> {
             "calibration": section::<CalibrationSettings>(generator),
             "refine": section::<RefineSection>(generator),
             "verify": section::<VerifySettings>(generator),
+            "search": section::<SearchSettings>(generator),
             "report": section::<ReportSettings>(generator),
         },
         "required": ["model", "rank"],

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use calabi_api::settings::{NonNegative, Share};
+use calabi_api::settings::{Fraction, NonNegative, Share};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -77,23 +77,107 @@ fn nothing() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// `[verify]`: original and compressed run side by side on held-out data. A gate that is not met ends the run with
-/// exit code 3, and the output is put beside its place, marked as failed.
+/// `[verify]`: original and compressed run side by side on held-out data, or are scored by a command of yours. A gate
+/// that is not met ends the run with exit code 3, and the output is put beside its place, marked as failed.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct VerifySettings {
-    /// Tensors by input name, samples along the first axis: an .npz file. Relative to the pipeline file.
-    pub data: Sited<PathBuf>,
+    /// Held-out samples: tensors by input name, samples along the first axis (an .npz file), or text. Relative to the
+    /// pipeline file. Needed by all gates but `max_drop`.
+    pub data: Option<Sited<PathBuf>>,
+    /// The tokenizer of a text, a tokenizer.json. Without it, the model's own. Relative to the pipeline file.
+    pub tokenizer: Option<PathBuf>,
+    /// How many samples. Without it, 16 of a text, all of tensors.
+    pub samples: Option<NonZeroUsize>,
+    /// Tokens a sample of text.
+    pub sequence: NonZeroUsize,
     /// The array of the file that holds the right classes: gives the accuracy of both models on their first output.
     pub labels: Option<Sited<String>>,
     /// Gate: the largest relative error of an output, ‖y - y'‖ / ‖y‖.
     pub max_relative_error: Option<NonNegative>,
     /// Gate: the smallest cosine between an output and the original's, in the mean over samples.
     pub min_cosine: Option<Share>,
-    /// Gate: the smallest share of samples on which the largest value of an output is at the same place.
+    /// Gate: the largest Kullback-Leibler divergence of the compressed model's probabilities from the original's, in
+    /// nats a token (or sample), in the mean. For outputs that are logits.
+    pub max_kl: Option<NonNegative>,
+    /// Gate: the smallest share of samples (of a language model: tokens) on which the largest value of an output is at the same place.
     pub min_agreement: Option<Share>,
     /// Gate: the largest drop in accuracy, as a share: 0.01 is one point. Needs `labels`.
     pub max_accuracy_drop: Option<Share>,
+    /// Gate: the largest increase of the perplexity on the samples' next tokens, as a share of the original's: 0.05 is
+    /// 5 %. For language models.
+    pub max_perplexity_increase: Option<NonNegative>,
+    /// A program and its arguments that print a score of a model, higher is better, as the last line: ["python",
+    /// "score.py", "{model}"]. It runs in the pipeline file's folder, on the original first.
+    pub command: Option<Sited<Vec<String>>>,
+    /// Gate: how far the command's score may fall below the original's. Needs `command`.
+    pub max_drop: Option<NonNegative>,
+}
+
+impl Default for VerifySettings {
+    fn default() -> Self {
+        const SEQUENCE: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+        Self {
+            data: None,
+            tokenizer: None,
+            samples: None,
+            sequence: SEQUENCE,
+            labels: None,
+            max_relative_error: None,
+            min_cosine: None,
+            max_kl: None,
+            min_agreement: None,
+            max_accuracy_drop: None,
+            max_perplexity_increase: None,
+            command: None,
+            max_drop: None,
+        }
+    }
+}
+
+impl VerifySettings {
+    /// The files that it names.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.data.iter().map(|data| &data.value).chain(&self.tokenizer)
+    }
+}
+
+/// `[search]`: the smallest `keep` of the budget whose result passes one gate on the data of `[verify]`, by bisection.
+/// Nothing is decomposed again: a step costs one verification. The `keep` in `[rank]` is then what `plan` shows.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SearchSettings {
+    /// Gate: see `[verify]`. One gate must be set.
+    pub max_kl: Option<NonNegative>,
+    /// Gate: see `[verify]`.
+    pub min_cosine: Option<Share>,
+    /// Gate: see `[verify]`.
+    pub min_agreement: Option<Share>,
+    /// Gate: see `[verify]`.
+    pub max_relative_error: Option<NonNegative>,
+    /// Gate: see `[verify]`.
+    pub max_perplexity_increase: Option<NonNegative>,
+    /// The distance between one `keep` that is looked at and the next.
+    pub tolerance: Fraction,
+    /// The smallest `keep` that is looked at. Without it, `tolerance`.
+    pub min_keep: Option<Fraction>,
+    /// The largest `keep` that is looked at. Without it, 1.
+    pub max_keep: Option<Fraction>,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        Self {
+            max_kl: None,
+            min_cosine: None,
+            min_agreement: None,
+            max_relative_error: None,
+            max_perplexity_increase: None,
+            tolerance: Fraction::constant(0.01),
+            min_keep: None,
+            max_keep: None,
+        }
+    }
 }
 
 /// `[report]`: where reports go besides the terminal.

@@ -4,10 +4,11 @@
 
 use calabi_api::{RunError, Runner, StateSpace, States};
 
-use super::divergence::divergence;
+use super::divergence::Reference;
 use super::{Measurement, Target};
 use crate::calibrate::blocks;
 use crate::substitute::factors_at;
+use crate::tokens::Tokens;
 use crate::{Error, Stage};
 
 impl Measurement<'_, '_> {
@@ -16,6 +17,7 @@ impl Measurement<'_, '_> {
         let samples = self.calibrator.sensitivity_samples();
         let (space, fail) = (self.calibrator.space(), self.calibrator.failure());
         let mut models = Models::new(&mut *self.calibrator.runner, &samples, &space).map_err(&fail)?;
+        let tokens = Tokens::of(&samples);
         let mut cut = Vec::new();
         for block in 0..models.count().map_err(&fail)? {
             models.forward_cut(block).map_err(&fail)?;
@@ -32,7 +34,7 @@ impl Measurement<'_, '_> {
             models.forward_dense(block).map_err(&fail)?;
         }
         let mut found = vec![None; targets.len()];
-        for (number, divergence) in cut.into_iter().zip(models.divergences().map_err(&fail)?) {
+        for (number, divergence) in cut.into_iter().zip(models.divergences(tokens.as_ref()).map_err(&fail)?) {
             found[number] = Some(divergence);
         }
         Ok(found)
@@ -73,15 +75,15 @@ impl<'r> Models<'r> {
     }
 
     /// What each cut model's outputs are apart from the model's own, in the mean over samples.
-    fn divergences(self) -> Result<Vec<f64>, RunError> {
+    fn divergences(self, tokens: Option<&Tokens>) -> Result<Vec<f64>, RunError> {
         let samples = self.dense.count();
         let mut sums = vec![0.0; self.cut.count() / samples.max(1)];
         let blocks = blocks(self.runner)?;
         for sample in 0..samples {
-            let dense = blocks.outputs(&self.dense, sample..sample + 1)?;
+            let dense = Reference::new(blocks.outputs(&self.dense, sample..sample + 1)?, tokens, sample);
             for (model, sum) in sums.iter_mut().enumerate() {
                 let at = model * samples + sample;
-                *sum += divergence(&dense, &blocks.outputs(&self.cut, at..at + 1)?)?;
+                *sum += dense.divergence(&blocks.outputs(&self.cut, at..at + 1)?)?;
             }
         }
         Ok(sums.into_iter().map(|sum| sum / samples as f64).collect())
