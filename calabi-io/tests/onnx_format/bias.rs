@@ -124,11 +124,8 @@ impl Biased {
         let dims = if self.slot == 1 { [p, m] } else { [m, p] };
         graph.outputs.push(value("y", element, &dims));
         let product = value("product", element, &dims);
-        if self.seen {
-            graph.outputs.push(product)
-        } else {
-            graph.values.push(product)
-        }
+        let described = if self.seen { &mut graph.outputs } else { &mut graph.values };
+        described.push(product);
         if let Some(tensor) = added {
             let described = value("c", element, &tensor.dims);
             match self.reader {
