@@ -107,9 +107,9 @@ def gemms(path):
             return self.last(self.norm(torch.tanh(self.fourth(torch.tanh(self.third(x))))))
 
     torch.manual_seed(0)
-    torch.onnx.export(Model(), (torch.zeros(5, 24),), path, dynamo=False, do_constant_folding=False)
+    torch.onnx.export(Model(), (torch.zeros(5, 24),), path, dynamo=False)
     operators = [node.op_type for node in onnx.load(path).graph.node]
-    assert "Gemm" in operators, operators
+    assert {"Gemm", "MatMul"} <= set(operators), operators
 
 
 def check_checkpoint(folder, work, behind):
@@ -145,5 +145,4 @@ with tempfile.TemporaryDirectory() as work:
         x_values = np.random.default_rng(2).normal(size=(5, 24)).astype(np.float32)
         check_graph(work / "gemms.onnx", {x.name: x_values}, work)
     check_checkpoint(FOLDER / "minilm", work, behind=24)
-    if safe_open(FOLDER / "smollm2/model.safetensors", "pt").get_slice("model.norm.weight").get_dtype() != "BF16":
-        check_checkpoint(FOLDER / "smollm2", work, behind=150)
+    check_checkpoint(FOLDER / "smollm2", work, behind=150)
