@@ -50,6 +50,9 @@ mod wire;
 ///
 /// Layers are the constant weights of `MatMul` and `Gemm`, in f64, f32, f16 or bf16. Each becomes two nodes of the same
 /// kind; its name is its node's, else its weight's, else its node's first output's.
+///
+/// A bias that factors bring is added to the values of the layer's own where nothing else reads them: those of a Gemm's
+/// `C`, or of an `Add` behind a `MatMul`. Else a Gemm gets a `C` of its own, and any other layer an `Add` behind it.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Onnx {}

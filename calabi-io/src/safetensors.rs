@@ -5,7 +5,8 @@
 //! read strictly: what the reference implementation accepts but no model can mean is refused.
 //!
 //! A factorized layer `x.weight` (m × n) becomes `x.right.weight` (r × n) and `x.left.weight` (m × r), and its bias
-//! `x.left.bias`: two plain linear layers. All other tensors are copied byte for byte.
+//! `x.left.bias`, to which the bias of the factors is added: two plain linear layers. All other tensors are copied byte for
+//! byte, unless they are amended.
 
 mod config;
 mod dtype;

@@ -38,7 +38,8 @@ struct Biased {
     slot: usize,
     trans: [bool; 2],
     alpha: f32,
-    beta: f32,
+    /// None is 1.
+    beta: Option<f32>,
     added: Added,
     reader: Reader,
     /// Whether the sum without the bias is an output too, where it has a name.
@@ -55,7 +56,7 @@ struct Biased {
 
 fn biased() -> impl Strategy<Value = Biased> {
     let layout = (any::<bool>(), 0..2_usize, any::<[bool; 2]>(), prop::sample::select(vec![7, 9, 11, 13, 22]));
-    let scales = (prop::sample::select(vec![1.0, -2.0]), prop::sample::select(vec![1.0, 1.0, 0.5]));
+    let scales = (prop::sample::select(vec![1.0, -2.0]), prop::sample::select(vec![None, Some(1.0), Some(0.5)]));
     let added = prop::sample::select(vec![
         Added::Nothing,
         Added::Features { two: false },
@@ -94,7 +95,7 @@ impl Biased {
     fn is_own(&self) -> bool {
         let features = matches!(self.added, Added::Features { .. });
         let alone = self.reader == Reader::None;
-        let plain = if self.gemm { self.beta == 1.0 } else { self.slot == 1 && !self.seen };
+        let plain = if self.gemm { self.beta != Some(0.5) } else { self.slot == 1 && !self.seen };
         features && alone && plain
     }
 
@@ -110,7 +111,8 @@ impl Biased {
         if self.gemm {
             let mut linear = node("Gemm", &inputs, "y").named("linear");
             linear = linear.integer("transA", self.trans[0].into()).integer("transB", self.trans[1].into());
-            linear = linear.float("alpha", self.alpha).float("beta", self.beta);
+            linear = linear.float("alpha", self.alpha);
+            linear = if let Some(beta) = self.beta { linear.float("beta", beta) } else { linear };
             linear.inputs.extend(added.is_some().then(|| "c".to_owned()));
             graph.nodes.push(linear);
         } else if added.is_some() {
@@ -124,11 +126,8 @@ impl Biased {
         let dims = if self.slot == 1 { [p, m] } else { [m, p] };
         graph.outputs.push(value("y", element, &dims));
         let product = value("product", element, &dims);
-        if self.seen {
-            graph.outputs.push(product)
-        } else {
-            graph.values.push(product)
-        }
+        let described = if self.seen { &mut graph.outputs } else { &mut graph.values };
+        described.push(product);
         if let Some(tensor) = added {
             let described = value("c", element, &tensor.dims);
             match self.reader {

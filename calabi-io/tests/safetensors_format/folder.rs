@@ -9,7 +9,7 @@ use calabi_api::{DType, FormatError, LayerFormat, WriteOptions};
 use calabi_io::SafeTensors;
 use serde_json::{Value, json};
 
-use super::support::{Place, Tensor, layer, open, reference, refused, tensors, write};
+use super::support::{Place, Tensor, encoded, factors, layer, open, reference, refused, tensors, write};
 
 const F32: DType = DType::F32;
 const ONE: &str = "model-00001-of-00002.safetensors";
@@ -103,6 +103,19 @@ fn shards_stay_where_they_are() {
     let size = 4 * (2 * (6 + 8) + 6 + 48);
     assert_eq!(index(&output), json!({ "metadata": { "total_size": size }, "weight_map": map }));
     assert_eq!(open(&output).unwrap().totals().cost, written.cost);
+}
+
+#[test]
+fn a_bias_is_added_in_its_own_shard() {
+    let place = Place::new();
+    let source = open(&sharded(&place)).unwrap();
+    let output = place.path("out");
+    write(&*source, &output, &[("a", 2, true)], None);
+    let added = factors(layer(&*source, "a"), 2, true, 0).bias.unwrap();
+    let sums: Vec<f32> = added.iter().enumerate().map(|(i, new)| new + (i as f32 - 100.0)).collect();
+    assert_eq!(tensors(&output.join(TWO))["a.left.bias"].bytes, encoded(F32, &sums));
+    assert_eq!(tensors(&output.join(ONE)).len(), 2);
+    assert_eq!(open(&output).unwrap().totals().cost.parameters, 2 * (6 + 8) + 6 + 48);
 }
 
 #[test]

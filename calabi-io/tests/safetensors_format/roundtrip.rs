@@ -6,7 +6,7 @@ use calabi_api::{DType, Factors, FormatError, LayerSource, Rank, Replacement, Wr
 use proptest::prelude::*;
 use safetensors::Dtype;
 
-use super::support::{Place, Tensor, encoded, factors, file, layer, open, reference, tensors, write};
+use super::support::{Place, Tensor, encoded, factors, file, in_file, layer, open, reference, tensors, write};
 
 const ALL: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
 
@@ -34,6 +34,10 @@ fn any_model() -> impl Strategy<Value = Vec<Tensor>> {
     })
 }
 
+fn of_file(dtype: Dtype) -> DType {
+    *ALL.iter().find(|&&known| in_file(known) == dtype).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -56,8 +60,13 @@ proptest! {
     ) {
         let place = Place::new();
         let source = open(&place.write("in.safetensors", &reference(&model))).unwrap();
+        let named = |name: &str| model.iter().find(|tensor| tensor.name == name);
         let wanted: Vec<_> = source.layers().iter().zip(choice).filter(|(_, (r, _))| *r > 0)
-            .map(|(layer, (r, bias))| (layer.name.as_str(), r.min(layer.shape.full_rank().get()), bias))
+            .map(|(layer, (r, bias))| {
+                // A tensor that is called a bias, and is none, cannot take one.
+                let free = layer.bias || named(&format!("{}.bias", layer.name)).is_none();
+                (layer.name.as_str(), r.min(layer.shape.full_rank().get()), bias && free)
+            })
             .collect();
         let output = place.path("out.safetensors");
         let written = write(&*source, &output, &wanted, None);
@@ -76,7 +85,12 @@ proptest! {
             expected += 2;
             if let Some(added) = added {
                 let written = &found[&format!("{name}.left.bias")];
-                prop_assert_eq!(&written.bytes, &encoded(layer.dtype, &added));
+                let own = named(&format!("{name}.bias"));
+                prop_assert_eq!(own.is_some(), layer.bias);
+                let dtype = own.map_or(layer.dtype, |own| of_file(own.dtype));
+                let base: Vec<f32> = own.map_or(vec![0.0; added.len()], |own| dtype.decode(&own.bytes).collect());
+                let sums: Vec<f32> = added.iter().zip(base).map(|(new, own)| new + own).collect();
+                prop_assert_eq!(&written.bytes, &encoded(dtype, &sums));
                 expected += 1;
             }
         }
