@@ -17,6 +17,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Compress a model, as a pipeline file says.
     Run(RunArgs),
+    /// Run the model on the calibration data and write what flows into its layers to a file.
+    Calibrate(CalibrateArgs),
     /// Show what a run would do: layers, costs, what is left alone and why.
     Plan(PlanArgs),
     /// Measure the perplexity of a language model on a text.
@@ -74,6 +76,18 @@ pub(crate) struct RunArgs {
     /// Follow this plan, as `calabi-cli plan -o FILE` wrote it, edited or not.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CalibrateArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The file of statistics: name it in [calibration] statistics.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Replace a file that exists.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod calibrate;
 pub(crate) mod eval;
 pub(crate) mod init;
 pub(crate) mod inspect;

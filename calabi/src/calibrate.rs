@@ -13,9 +13,12 @@ use calabi_api::{
 use crate::data::{DataRequest, holds_tensors, load};
 use crate::metric::Objective;
 use crate::metrics::Metrics;
+use crate::run::{on_threads, open};
 use crate::runtime::runtime_for;
+use crate::staging::files_read;
 use crate::statistics::StatisticsFile;
-use crate::{CalibrationSettings, Error, Observer, Pipeline, Plan, Sited, sensitivity};
+use crate::survey::survey;
+use crate::{CalibrationSettings, Error, Observer, Pipeline, Plan, RunOptions, Sited, Target, sensitivity};
 
 /// The model and the calibration samples, ready before any work is done: what is missing is told at once.
 pub(crate) struct Calibrator<'a> {
@@ -41,6 +44,16 @@ impl<'a> Calibrator<'a> {
             let error = ConfigError::new(format!("{why} needs calibration data"));
             return Err(error.with_help("add [calibration] data = \"...\"").at(pipeline.rank.span.clone()).into());
         };
+        Self::load(pipeline, settings, why).map(Some)
+    }
+
+    /// Loads the model and the samples of `[calibration]`; none where there is no such section.
+    fn for_statistics(pipeline: &'a Pipeline) -> Result<Option<Self>, Error> {
+        let load = |settings| Self::load(pipeline, settings, "`calibrate`");
+        pipeline.calibration.as_ref().map(load).transpose()
+    }
+
+    fn load(pipeline: &'a Pipeline, settings: &'a Sited<CalibrationSettings>, why: &str) -> Result<Self, Error> {
         let Some(data) = &settings.data else {
             let error = ConfigError::new(format!("{why} needs calibration data"));
             return Err(error.with_help("name a text or tensors: data = \"...\"").at(settings.span.clone()).into());
@@ -63,7 +76,7 @@ impl<'a> Calibrator<'a> {
         };
         let read = |source| Error::Calibrate { source, span: data.span.clone() };
         let samples = load(data, &request, &runner.inputs()).map_err(read)?.samples;
-        Ok(Some(Self { pipeline, settings, runtime, runner, samples, folder: std::env::temp_dir() }))
+        Ok(Self { pipeline, settings, runtime, runner, samples, folder: std::env::temp_dir() })
     }
 
     /// The same, with the folder of a run for what does not fit memory.
@@ -131,6 +144,50 @@ impl<'a> Calibrator<'a> {
 
 fn failure(settings: &Sited<CalibrationSettings>) -> impl Fn(RunError) -> Error + use<'_> {
     |source| Error::Calibrate { source, span: settings.span.clone() }
+}
+
+/// Statistics that were gathered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gathered {
+    /// Where they are.
+    pub file: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// The number of distinct inputs.
+    pub inputs: usize,
+    /// The number of layers that read them.
+    pub layers: usize,
+    /// The number of samples that were run.
+    pub samples: usize,
+}
+
+/// Runs a pipeline's model on its calibration data, and writes what flows into the layers that take part to a file.
+///
+/// # Errors
+/// Where the model, the data or the settings cannot be used, or the file exists and `options` do not say to replace it.
+pub fn gather(
+    pipeline: &Pipeline,
+    file: &Path,
+    options: &RunOptions,
+    observer: &dyn Observer,
+) -> Result<Gathered, Error> {
+    on_threads(options.threads, || {
+        let source = open(pipeline)?;
+        let mut taken = files_read(pipeline, &*source);
+        taken.extend(options.reads.clone());
+        let file = Target { path: file, span: None, taken: &taken, force: options.force }.check_file()?;
+        let plan = survey(pipeline, &*source)?;
+        let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
+        let Some(calibrator) = Calibrator::for_statistics(pipeline)? else {
+            let error = ConfigError::new("there is nothing to gather: the pipeline has no [calibration]");
+            return Err(error.with_help("add [calibration] data = \"...\"").into());
+        };
+        let mut calibrator = calibrator.working_in(folder.path());
+        let written = calibrator.gather(&plan, &file, observer)?;
+        let bytes = std::fs::metadata(&file).map_err(|e| Error::io("read", &file, e))?.len();
+        let (layers, inputs) = written.header().counts();
+        Ok(Gathered { file, bytes, inputs, layers, samples: calibrator.samples.count() })
+    })
 }
 
 /// The metrics that a pipeline asks for: gathers statistics where they are not given.

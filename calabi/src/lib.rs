@@ -59,6 +59,7 @@ use calabi_nn as _;
 pub use calabi_rank as rank;
 pub use calabi_svd as svd;
 
+pub use calibrate::{Gathered, gather as calibrate};
 pub use error::Error;
 pub use eval::{EvalOptions, Evaluation, evaluate};
 pub use metric::{Bias, Objective};

@@ -173,7 +173,7 @@ pub fn open_model(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerSource
     format.open(path).map_err(|source| Error::Input { source, span: None })
 }
 
-fn open(pipeline: &Pipeline) -> Result<Box<dyn LayerSource>, Error> {
+pub(crate) fn open(pipeline: &Pipeline) -> Result<Box<dyn LayerSource>, Error> {
     let model = &pipeline.model;
     if !model.input.exists() {
         let error = ConfigError::new(format!("the model {} is not there", model.input.display()));

@@ -39,6 +39,12 @@ pub(crate) struct StatisticsHeader {
 }
 
 impl StatisticsHeader {
+    /// The number of layers, and of the distinct inputs that they read.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let inputs: std::collections::BTreeSet<&String> = self.layers.values().collect();
+        (self.layers.len(), inputs.len())
+    }
+
     /// As the metadata of a safetensors file.
     pub(super) fn metadata(&self) -> HashMap<String, String> {
         let layers = serde_json::Value::from_iter(self.layers.clone()).to_string();
