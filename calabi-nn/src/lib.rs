@@ -3,6 +3,7 @@
 //! | kind | runs | on |
 //! |---|---|---|
 //! | `onnx` | [`OnnxRuntime`]: ONNX graphs, on the CPU | [rten](https://docs.rs/rten), pure Rust |
+//! | `hf` | [`HfRuntime`]: checkpoint folders, block by block, on the CPU | [candle](https://docs.rs/candle-core), pure Rust |
 //!
 //! Samples come from `.npz` files: [`read_npz`] reads every array, [`read_samples`] splits off the labels.
 //!
@@ -12,6 +13,7 @@
 //! size anything; a panic of the engine ends in an error; names are escaped and cut before they reach a message.
 
 mod batches;
+mod hf;
 mod inputs;
 mod npy;
 mod npz;
@@ -21,6 +23,7 @@ mod samples;
 mod text;
 mod wire;
 
+pub use hf::HfRuntime;
 pub use npz::read_npz;
 pub use onnx::OnnxRuntime;
 pub use samples::{Labelled, read_samples};
