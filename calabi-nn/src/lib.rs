@@ -3,6 +3,7 @@
 //! | kind | runs | on |
 //! |---|---|---|
 //! | `onnx` | [`OnnxRuntime`]: ONNX graphs, on the CPU | [rten](https://docs.rs/rten), pure Rust |
+//! | `hf` | [`HfRuntime`]: checkpoint folders, block by block, on the CPU | [candle](https://docs.rs/candle-core), pure Rust |
 //!
 //! Samples come from text, `.npz` or `.safetensors` files: [`load_data`] reads all of them and makes them fit a model,
 //! [`text_windows`] cuts a text for evaluation; [`read_npz`] reads every array, [`read_samples`] splits off the labels.
@@ -16,6 +17,7 @@ mod batches;
 mod data;
 mod fill;
 mod guard;
+mod hf;
 mod inputs;
 mod npy;
 mod npz;
@@ -28,6 +30,7 @@ mod tokens;
 mod wire;
 
 pub use data::{DataOptions, load_data, text_windows};
+pub use hf::HfRuntime;
 pub use npz::read_npz;
 pub use onnx::OnnxRuntime;
 pub use samples::{Labelled, read_samples};

@@ -1,5 +1,6 @@
 //! Tests of what the crate promises, as one program: rten is linked once.
 
+mod hf;
 mod models;
 mod npz;
 mod onnx;

@@ -1,0 +1,70 @@
+//! `hf`: runs checkpoint folders of the Hugging Face kind, block by block.
+
+mod architecture;
+mod attention;
+mod block;
+mod blocks;
+mod checkpoint;
+mod config;
+mod embed;
+mod head;
+mod layers;
+mod linear;
+mod mlp;
+mod names;
+mod norm;
+mod ops;
+mod pass;
+mod rotary;
+mod runner;
+mod store;
+mod tokens;
+
+use std::path::Path;
+
+use calabi_api::{Plugin, RunError, Runner, Runtime};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use runner::HfRunner;
+
+/// Runs checkpoint folders (`config.json` and safetensors) on the CPU with [candle](https://docs.rs/candle-core).
+///
+/// # Models
+/// Decoders of the Llama family (`llama`, `mistral`, `qwen2`, `qwen3`) and `gemma3`, `gpt2`, and the encoder `bert`; as
+/// they are published or factorized by calabi. Whatever else `config.json` says that would change the computation is
+/// refused by the name of its key.
+///
+/// # Inputs and outputs
+/// `input_ids` (samples × sequence), and where they are given `attention_mask` (0 marks padding) and for BERT
+/// `token_type_ids`; a decoder gives `logits`, BERT `last_hidden_state` and, where the checkpoint has a pooler,
+/// `pooler_output`. What stands at padded positions of an output means nothing.
+///
+/// # Memory
+/// One block's weights, or the head's, are in memory at a time, in `f32`; embeddings are read row by row. The hidden
+/// states of all samples are kept by [`States`](calabi_api::States), in a file where they pass its bound.
+///
+/// # Batches and threads
+/// Samples of one length run together, at most 1024 tokens at once; results depend on that by rounding alone, and never
+/// on the number of threads.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HfRuntime {}
+
+calabi_api::submit! { Plugin::runtime::<HfRuntime>("hf", "run checkpoint folders block by block, on the CPU (candle)") }
+
+impl Runtime for HfRuntime {
+    /// A folder with `config.json` and safetensors.
+    fn detect(&self, path: &Path) -> bool {
+        path.join("config.json").is_file() && checkpoint::is_folder(path)
+    }
+
+    fn load(&self, path: &Path) -> Result<Box<dyn Runner>, RunError> {
+        Ok(Box::new(HfRunner::open(path)?))
+    }
+}
+
+/// What the engine said.
+fn failed(error: candle_core::Error) -> RunError {
+    RunError::Failed(error.to_string())
+}

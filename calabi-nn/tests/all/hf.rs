@@ -1,0 +1,9 @@
+//! Checkpoint folders: tiny random ones of every family, made by `tests/python/make_tiny_models.py`.
+
+mod blocks;
+mod checkpoint;
+mod factors;
+mod families;
+mod folders;
+mod threads;
+mod watching;
