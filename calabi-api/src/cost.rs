@@ -113,3 +113,24 @@ impl LayerCost {
         factors.parameters < self.dense.parameters && factors.bytes < self.dense.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bias_that_needs_room_costs_its_numbers_at_every_rank() {
+        let shape = Shape::new(30, 20).unwrap();
+        let plain = LayerCost::new(shape, DType::F32, DType::F16);
+        let biased = plain.with_bias(30, DType::F16);
+        for rank in [1, 11, 12] {
+            let rank = Rank::new(rank).unwrap();
+            assert_eq!(biased.at(rank), plain.at(rank) + Cost { parameters: 30, bytes: 60 });
+        }
+        // 12 · 50 = 600 = 30 · 20: at rank 11 the factors alone pay, by 50 numbers; with the bias by 20.
+        let [eleven, twelve] = [11, 12].map(|rank| Rank::new(rank).unwrap());
+        assert!(biased.pays(eleven) && !biased.pays(twelve));
+        assert!(!plain.with_bias(50, DType::F16).pays(eleven));
+        assert_eq!(biased.of(Kept::Dense), plain.dense);
+    }
+}

@@ -64,8 +64,9 @@ impl<'m> Biases<'m> {
 
     /// Whether a Gemm's `beta` is 1.
     fn adds_plainly(&self, node: &Node) -> bool {
-        let beta = node.attributes.iter().find(|attribute| self.structure.text(attribute.name) == "beta");
-        beta.is_none_or(|beta| beta.value == AttributeValue::Float(1.0))
+        let mut beta =
+            node.attributes.iter().filter(|attribute| self.structure.text(attribute.name) == "beta").peekable();
+        beta.peek().is_none() || beta.any(|beta| beta.value == AttributeValue::Float(1.0))
     }
 
     /// The constant that an `Add` adds to a `MatMul`'s output, and that is all that either is read for.

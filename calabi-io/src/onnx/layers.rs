@@ -252,13 +252,17 @@ impl Search<'_> {
     }
 
     fn flag(&self, node: &Node, name: &str) -> Result<bool, String> {
-        match node.attributes.iter().find(|attribute| self.structure.text(attribute.name) == name) {
-            None => Ok(false),
-            Some(attribute) => match attribute.value {
-                AttributeValue::Integer(value) => Ok(value != 0),
-                _ => Err(format!("its attribute {name} is not a number")),
-            },
+        let mut values =
+            node.attributes.iter().filter(|attribute| self.structure.text(attribute.name) == name).peekable();
+        if values.peek().is_none() {
+            return Ok(false);
         }
+        // Some writers fill in the fields of all types.
+        let number = values.find_map(|attribute| match attribute.value {
+            AttributeValue::Integer(value) => Some(value != 0),
+            _ => None,
+        });
+        number.ok_or_else(|| format!("its attribute {name} is not a number"))
     }
 }
 

@@ -270,6 +270,28 @@ fn a_new_add_stands_behind_its_layer_and_before_what_follows() {
 }
 
 #[test]
+fn attributes_may_fill_in_the_fields_of_all_types() {
+    let mut original = small();
+    let gemm = &mut original.main().nodes[0];
+    gemm.operator = "Gemm".into();
+    gemm.inputs.push("c".into());
+    let full = |name: &str, float, integer, kind| crate::schema::Attribute {
+        name: name.into(),
+        float: Some(float),
+        integer: Some(integer),
+        kind,
+        ..Default::default()
+    };
+    gemm.attributes = vec![full("transB", 0.0, 1, 2), full("beta", 1.0, 0, 1)];
+    original.main().initializers = vec![counting("w", &[3, 4]), counting("c", &[3])];
+    let source = Case::new(&original).open();
+    let layer = layer(&*source, "linear");
+    assert_eq!((layer.shape.rows(), layer.shape.cols(), layer.bias), (3, 4, true));
+    original.main().nodes[0].attributes[1] = full("beta", 0.5, 1, 1);
+    assert!(!Case::new(&original).open().layers()[0].bias);
+}
+
+#[test]
 fn an_omitted_bias_of_a_gemm_is_named() {
     for omitted in [false, true] {
         let mut original = small();
