@@ -203,7 +203,6 @@ impl Store {
     }
 
     /// Puts other values in the place of a norm's tensor.
-    #[allow(dead_code)] // tuning does
     pub(super) fn amend(&mut self, tensor: &str, values: Tensor) {
         self.amended.insert(tensor.to_owned(), values);
     }
