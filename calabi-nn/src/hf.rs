@@ -19,6 +19,7 @@ mod rotary;
 mod runner;
 mod store;
 mod tokens;
+mod tune;
 
 use std::path::Path;
 

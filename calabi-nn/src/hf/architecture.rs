@@ -144,8 +144,8 @@ fn decoder(keys: &Keys, model_type: &str) -> Result<Architecture, RunError> {
         longest: None,
         hidden: keys.count("hidden_size")?,
         vocabulary: keys.count("vocab_size")?,
-        heads: shape.heads,
-        kv_heads: shape.kv_heads,
+        heads: shape.count,
+        kv_heads: shape.shared,
         head_dim: shape.dim,
     })
 }
@@ -154,15 +154,12 @@ fn decoder(keys: &Keys, model_type: &str) -> Result<Architecture, RunError> {
 fn gemma3(keys: &Keys) -> Result<Architecture, RunError> {
     let shape = Heads::read(keys)?;
     let parameters = keys.object("rope_parameters")?;
-    let rotaries = match &parameters {
-        Some(parameters) => ["full_attention", "sliding_attention"]
-            .map(|kind| rotary(parameters, shape.dim, &[kind], "rope_theta"))
-            .into_iter()
-            .collect::<Result<_, _>>()?,
-        None => {
-            let local = keys.number("rope_local_base_freq")?.unwrap_or(1e4);
-            vec![rotary(keys, shape.dim, &["rope_scaling"], "rope_theta")?, Rotary::plain(local, shape.dim)]
-        }
+    let rotaries = if let Some(parameters) = &parameters {
+        let kinds = ["full_attention", "sliding_attention"].iter();
+        kinds.map(|kind| rotary(parameters, shape.dim, &[kind], "rope_theta")).collect::<Result<_, _>>()?
+    } else {
+        let local = keys.number("rope_local_base_freq")?.unwrap_or(1e4);
+        vec![rotary(keys, shape.dim, &["rope_scaling"], "rope_theta")?, Rotary::plain(local, shape.dim)]
     };
     let scale = keys.number("query_pre_attn_scalar")?.unwrap_or(256.0).powf(-0.5);
     let blocks = (0..keys.count("num_hidden_layers")?).map(|block| {
@@ -184,8 +181,8 @@ fn gemma3(keys: &Keys) -> Result<Architecture, RunError> {
         longest: None,
         hidden,
         vocabulary: keys.count("vocab_size")?,
-        heads: shape.heads,
-        kv_heads: shape.kv_heads,
+        heads: shape.count,
+        kv_heads: shape.shared,
         head_dim: shape.dim,
     })
 }
@@ -252,8 +249,8 @@ fn bert(keys: &Keys) -> Result<Architecture, RunError> {
 
 /// Heads of a decoder.
 struct Heads {
-    heads: usize,
-    kv_heads: usize,
+    count: usize,
+    shared: usize,
     dim: usize,
 }
 
@@ -261,22 +258,22 @@ impl Heads {
     fn read(keys: &Keys) -> Result<Self, RunError> {
         let heads = keys.count("num_attention_heads")?;
         let kv_heads = keys.count_or_none("num_key_value_heads")?.unwrap_or(heads);
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(keys.refuse("num_key_value_heads", format!("{heads} heads cannot share {kv_heads}")));
         }
         let dim = match keys.count_or_none("head_dim")? {
             Some(dim) => dim,
             None => divided(keys, keys.count("hidden_size")?, heads, "num_attention_heads")?,
         };
-        if dim % 2 != 0 {
+        if !dim.is_multiple_of(2) {
             return Err(keys.refuse("head_dim", format!("rotary positions turn pairs, and {dim} is odd")));
         }
-        Ok(Self { heads, kv_heads, dim })
+        Ok(Self { count: heads, shared: kv_heads, dim })
     }
 }
 
 fn divided(keys: &Keys, hidden: usize, heads: usize, key: &str) -> Result<usize, RunError> {
-    let even = hidden % heads == 0;
+    let even = hidden.is_multiple_of(heads);
     even.then_some(hidden / heads).ok_or_else(|| keys.refuse(key, format!("{heads} heads do not divide {hidden}")))
 }
 
@@ -313,7 +310,7 @@ fn window(keys: &Keys, model_type: &str, block: usize) -> Result<Option<usize>, 
 fn gemma_window(keys: &Keys, block: usize) -> Result<Option<usize>, RunError> {
     let slides = match layer_type(keys, block)? {
         Some(slides) => slides,
-        None => (block + 1) % keys.count_or_none("sliding_window_pattern")?.unwrap_or(6) != 0,
+        None => !(block + 1).is_multiple_of(keys.count_or_none("sliding_window_pattern")?.unwrap_or(6)),
     };
     slides.then(|| keys.count("sliding_window")).transpose()
 }

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use calabi_api::{BlockRunner, Layer, Output, RunError, Samples, StateSpace, States, Watch};
+use calabi_api::{BlockRunner, Layer, Output, RefineSettings, Refined, RunError, Samples, StateSpace, States, Watch};
 use candle_core::Tensor;
 use ndarray::{Array2, ArrayD, ArrayView2, Axis};
 
@@ -90,6 +90,16 @@ impl BlockRunner for HfRunner {
         }
         joined(parts)
     }
+
+    fn refine(
+        &mut self,
+        block: usize,
+        inputs: &States,
+        targets: &States,
+        settings: &RefineSettings,
+    ) -> Result<Refined, RunError> {
+        self.tuned(block, inputs, targets, settings)
+    }
 }
 
 impl HfRunner {
@@ -129,9 +139,9 @@ pub(super) fn groups(states: &States, samples: Range<usize>, most: usize) -> Res
 pub(super) fn gathered(
     model: &Architecture,
     states: &States,
-    samples: Range<usize>,
+    samples: impl ExactSizeIterator<Item = usize> + Clone,
 ) -> Result<(Tensor, Batch), RunError> {
-    let (tokens, width) = states.dim(samples.start)?;
+    let (tokens, width) = states.dim(samples.clone().next().unwrap_or(0))?;
     let count = samples.len();
     if width != model.hidden {
         return Err(RunError::Failed(format!("states of {width} features meet a model of {}", model.hidden)));

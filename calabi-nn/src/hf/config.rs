@@ -114,7 +114,7 @@ impl Keys {
     /// Refuses these keys where they say anything but null, false, 0, 1 or nothing at all.
     pub(super) fn refuse_set(&self, keys: &[&str]) -> Result<(), RunError> {
         let idle = |value: &Value| {
-            matches!(value, Value::Null | Value::Bool(false)) || value.as_f64().is_some_and(|n| n == 0.0 || n == 1.0)
+            matches!(value, Value::Null | Value::Bool(false)) || matches!(value.as_f64(), Some(0.0 | 1.0))
         };
         match keys.iter().find(|key| self.members.get(**key).is_some_and(|value| !idle(value))) {
             Some(key) => Err(self.refuse(key, "it changes what the model computes in a way that is not supported")),

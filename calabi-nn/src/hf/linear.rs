@@ -2,6 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
+use super::ops;
+
 /// `y = W x + b`, `W` of shape `m × n`, or its factors in its place.
 #[derive(Debug, Clone)]
 pub(super) struct Linear {
@@ -32,13 +34,10 @@ pub(super) enum Weight {
 impl Linear {
     /// `x` is rows of `n` features; gives rows of `m`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match &self.weight {
-            Weight::Dense(weight) => x.matmul(&weight.t()?)?,
-            Weight::LowRank { left, right, .. } => x.matmul(&right.t()?)?.matmul(&left.t()?)?,
-        };
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
+        let bias = self.bias.as_ref();
+        match &self.weight {
+            Weight::Dense(weight) => ops::linear(x, weight, bias),
+            Weight::LowRank { left, right, .. } => ops::linear(&ops::linear(x, right, None)?, left, bias),
         }
     }
 

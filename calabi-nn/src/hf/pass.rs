@@ -17,7 +17,7 @@ pub(super) struct Batch {
     pub(super) tokens: usize,
     /// Which rows are tokens rather than padding; none where all are.
     pub(super) mask: Option<Arc<[bool]>>,
-    /// Cosines and sines, tokens × head_dim / 2, of each of the model's rotary positions.
+    /// Cosines and sines, tokens × half a head, of each of the model's rotary positions.
     pub(super) angles: Vec<(Tensor, Tensor)>,
 }
 
@@ -57,6 +57,7 @@ pub(super) enum Site {
 pub(super) type Probe<'a> = dyn FnMut(Site, &Tensor) -> Result<ControlFlow<()>, RunError> + 'a;
 
 /// Sees nothing.
+#[allow(clippy::unnecessary_wraps)] // a probe
 pub(super) fn unwatched(_: Site, _: &Tensor) -> Result<ControlFlow<()>, RunError> {
     Ok(ControlFlow::Continue(()))
 }

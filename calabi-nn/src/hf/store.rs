@@ -118,13 +118,11 @@ impl Store {
         if self.is_factorized(name) {
             let (m, rank) = self.matrix_dims(&format!("{name}.left.weight"))?;
             let (other, n) = self.matrix_dims(&format!("{name}.right.weight"))?;
-            return match rank == other {
-                true => Ok((m, n)),
-                false => {
-                    let problem = format!("its rank is {other}, that of {name}.left is {rank}");
-                    Err(self.checkpoint.refuse(&format!("{name}.right.weight"), &problem))
-                }
-            };
+            if rank == other {
+                return Ok((m, n));
+            }
+            let problem = format!("its rank is {other}, that of {name}.left is {rank}");
+            return Err(self.checkpoint.refuse(&format!("{name}.right.weight"), &problem));
         }
         let (rows, cols) = self.matrix_dims(&format!("{name}.weight"))?;
         Ok(if inputs_first { (cols, rows) } else { (rows, cols) })
@@ -203,7 +201,6 @@ impl Store {
     }
 
     /// Puts other values in the place of a norm's tensor.
-    #[allow(dead_code)] // tuning does
     pub(super) fn amend(&mut self, tensor: &str, values: Tensor) {
         self.amended.insert(tensor.to_owned(), values);
     }

@@ -6,4 +6,5 @@ mod factors;
 mod families;
 mod folders;
 mod threads;
+mod tuning;
 mod watching;

@@ -44,7 +44,7 @@ fn each_substituted_layer_takes_part() {
         let dense = runner.outputs(&tiny.samples).unwrap();
         for layer in tiny.layers() {
             let mut factors = split(&tiny.linear(&layer.name).0);
-            factors.left *= 1.25;
+            factors.left.column_mut(0).fill(0.0);
             runner.substitute(&layer, Some(&factors)).unwrap();
             assert!(!close(&runner.outputs(&tiny.samples).unwrap(), &dense), "{family} {}", layer.name);
             runner.substitute(&layer, None).unwrap();

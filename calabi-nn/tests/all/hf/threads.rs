@@ -39,7 +39,7 @@ fn one_thread_gives_what_three_give_bit_for_bit() {
     let (config, tensors) = model();
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &config, &tensors);
-    let ids = Array2::from_shape_fn((3, 300), |(i, j)| ((i * 31 + j * 17 + j * j) % 64) as i64);
+    let ids = Array2::from_shape_fn((3, 300), |(i, j)| i64::try_from((i * 31 + j * 17 + j * j) % 64).unwrap());
     let samples = Samples { inputs: vec![("input_ids".to_owned(), Tensor::I64(ids.into_dyn()))] };
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -15,10 +15,13 @@ struct Seen {
 }
 
 impl Seen {
-    fn note(&mut self, source: &str, rows: ArrayView2<'_, f32>) -> Result<(), RunError> {
-        self.inputs.entry(source.to_owned()).or_default().push(rows.to_owned());
-        self.order.push(source.to_owned());
-        Ok(())
+    /// A watcher that keeps all it sees.
+    fn watcher(&mut self) -> impl FnMut(&str, ArrayView2<'_, f32>) -> Result<(), RunError> {
+        |source, rows| {
+            self.inputs.entry(source.to_owned()).or_default().push(rows.to_owned());
+            self.order.push(source.to_owned());
+            Ok(())
+        }
     }
 
     fn of(&self, runner: &dyn Runner, layer: &Layer) -> Array2<f32> {
@@ -30,7 +33,7 @@ impl Seen {
 
 fn observed(tiny: &Tiny, runner: &mut dyn Runner, layers: &[Layer]) -> Seen {
     let (mut seen, layers) = (Seen::default(), layers.iter().collect::<Vec<_>>());
-    runner.observe(&tiny.samples, &layers, &mut |source, rows| seen.note(source, rows)).unwrap();
+    runner.observe(&tiny.samples, &layers, &mut seen.watcher()).unwrap();
     seen
 }
 
@@ -124,10 +127,8 @@ fn a_block_shows_what_the_whole_shows() {
         for block in 0..blocks.count() {
             let within: Vec<_> = layers.iter().filter(|layer| blocks.block_of(layer) == Some(block)).collect();
             assert!(within.len() >= 4, "{family}");
-            let mut note = |source: &str, rows: ArrayView2<'_, f32>| by_observe.note(source, rows);
-            blocks.observe(block, &states, 0..3, &within, &mut note).unwrap();
-            let mut note = |source: &str, rows: ArrayView2<'_, f32>| by_forward.note(source, rows);
-            blocks.forward(block, &mut states, &within, &mut note).unwrap();
+            blocks.observe(block, &states, 0..3, &within, &mut by_observe.watcher()).unwrap();
+            blocks.forward(block, &mut states, &within, &mut by_forward.watcher()).unwrap();
         }
         assert_eq!(by_observe, by_forward, "{family}");
         assert!(by_forward.inputs.iter().all(|(source, inputs)| whole.inputs[source] == *inputs), "{family}");
