@@ -1,6 +1,9 @@
 //! Tests of what the crate promises, as one program: rten is linked once.
 
+mod data;
 mod models;
 mod npz;
 mod onnx;
 mod quickstart;
+mod substitute;
+mod watch;
