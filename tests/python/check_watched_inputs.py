@@ -80,9 +80,11 @@ def feed(session):
 
 
 def difference(session, inputs, folder, sources):
-    values = [inputs[name] if name in inputs else session.run([name], inputs)[0] for name in sources]
+    inner = [name for name in sources if name not in inputs]
+    known = {**inputs, **dict(zip(inner, session.run(inner, inputs)))}
     mask = inputs.get("attention_mask")
-    for index, (name, value) in enumerate(zip(sources, values)):
+    for index, name in enumerate(sources):
+        value = known[name]
         features = value.shape[-1]
         rows = value.reshape(-1, features)
         if mask is not None and value.shape[:2] == mask.shape:
