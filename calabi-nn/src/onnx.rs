@@ -33,7 +33,7 @@ use runner::OnnxRunner;
 /// The engine merges and drops inner values to be faster, so that watching needs another model: one of the two is in
 /// memory at a time, and the file is read again when the other is needed, or another weight: it has to stay where it is
 /// for as long as the runner is used so. A layer is known by [`Wiring`](calabi_api::Wiring) `input` and `output`; it has
-/// to be a MatMul or a Gemm of the main graph with a weight that no other node reads.
+/// to be a `MatMul` or a `Gemm` of the main graph with a weight that no other node reads.
 ///
 /// Where the model has an input `attention_mask` of `[samples, sequence]`, rows of what flows into a layer are left out
 /// where it is zero, if the value's leading axes are these two, or both as one.
