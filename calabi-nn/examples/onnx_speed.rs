@@ -10,6 +10,7 @@
 //! As many threads as `RAYON_NUM_THREADS` says.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead as _, BufWriter, Write as _};
@@ -60,8 +61,8 @@ fn watch(runner: &mut dyn Runner, samples: &Samples, layers: &str, folder: &Path
     let mut files = BTreeMap::new();
     for source in runner.sources(&layers)? {
         let next = files.len();
-        if !files.contains_key(&source) {
-            files.insert(source, BufWriter::new(File::create(folder.join(next.to_string()))?));
+        if let Entry::Vacant(entry) = files.entry(source) {
+            entry.insert(BufWriter::new(File::create(folder.join(next.to_string()))?));
         }
     }
     let started = Instant::now();

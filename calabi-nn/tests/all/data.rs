@@ -54,7 +54,8 @@ fn options(model: &Path, sequence: usize, samples: Option<usize>) -> DataOptions
 }
 
 fn text_of(words: usize) -> String {
-    (0..words).map(|i| format!("w{}{}", i % 50, if i % 9 == 8 { "\n" } else { " " })).collect()
+    let words: Vec<_> = (0..words).map(|i| format!("w{}{}", i % 50, if i % 9 == 8 { "\n" } else { " " })).collect();
+    words.concat()
 }
 
 fn load(folder: &TempDir, options: &DataOptions<'_>, inputs: &[InputSpec]) -> Result<Labelled, RunError> {
@@ -79,7 +80,7 @@ proptest! {
         let read = load(&folder, &options, &specs()).unwrap().samples;
         let ids = rows(&read, "input_ids");
         prop_assert_eq!(ids.len(), samples);
-        let all: Vec<Vec<i64>> = (0..words).map(|i| 10 + (i as i64) % 50).collect::<Vec<_>>()
+        let all: Vec<Vec<i64>> = (0_i64..).take(words).map(|i| 10 + i % 50).collect::<Vec<_>>()
             .chunks_exact(sequence).map(<[i64]>::to_vec).collect();
         let mut rest = all.iter();
         prop_assert!(ids.iter().all(|window| rest.any(|known| known == window)), "a subsequence of all windows");
