@@ -55,11 +55,8 @@ fn tokens(input: &InputSpec, samples: &Samples, number: impl Fn(i64) -> i64) -> 
 /// A cache of samples, without tokens: no length along the axis of past tokens.
 fn empty(input: &InputSpec, count: usize) -> Result<Tensor, RunError> {
     let free: Vec<_> = (1..input.dims.len()).filter(|&axis| size(input, axis).is_none()).collect();
-    let past = match free.as_slice() {
-        &[axis] => axis,
-        _ => {
-            return Err(refused(input, "it is not given, and which of its axes is that of past tokens cannot be told"));
-        }
+    let &[past] = free.as_slice() else {
+        return Err(refused(input, "it is not given, and which of its axes is that of past tokens cannot be told"));
     };
     if size(input, 0).is_some_and(|size| size != 1) {
         return Err(refused(input, "it is not given, and its first axis is not that of samples"));

@@ -26,8 +26,17 @@ use runner::OnnxRunner;
 ///
 /// # Types
 /// rten runs `int64`, `int32` and `bool` inputs as `i32`, `float16` and `double` inputs as `f32`, and so
-/// [`InputSpec`] calls them. Given integers are converted to the type that the model wants where no value changes,
+/// [`InputSpec`](calabi_api::InputSpec) calls them. Given integers are converted to the type that the model wants where no value changes,
 /// floating point to integers never. Outputs are given as `f32`.
+///
+/// # Watching and substituting
+/// The engine merges and drops inner values to be faster, so that watching needs another model: one of the two is in
+/// memory at a time, and the file is read again when the other is needed, or another weight: it has to stay where it is
+/// for as long as the runner is used so. A layer is known by [`Wiring`](calabi_api::Wiring) `input` and `output`; it has
+/// to be a `MatMul` or a `Gemm` of the main graph with a weight that no other node reads.
+///
+/// Where the model has an input `attention_mask` of `[samples, sequence]`, rows of what flows into a layer are left out
+/// where it is zero, if the value's leading axes are these two, or both as one.
 ///
 /// # Threads
 /// As many as rayon's current pool has when the model is loaded. Outputs do not depend on it.

@@ -54,12 +54,12 @@ impl Reader<'_> {
         let (mut content, mut value) = (None, 0);
         match tag & 7 {
             0 => value = self.varint()?,
-            1 => drop(self.skip(8)?),
+            1 => content = self.skip(8).map(|_| None)?,
             2 => {
                 let length = usize::try_from(self.varint()?).ok()?;
                 content = Some(self.skip(length)?);
             }
-            5 => drop(self.skip(4)?),
+            5 => content = self.skip(4).map(|_| None)?,
             _ => return None,
         }
         Some(Field { number: tag >> 3, whole: start..self.at, content, value })

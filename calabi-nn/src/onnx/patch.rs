@@ -152,7 +152,9 @@ fn fresh(outline: &Outline, index: usize) -> String {
 /// A tensor of 32-bit floating point.
 fn tensor(name: &str, dims: &[usize], values: impl Iterator<Item = f32>) -> Vec<u8> {
     let mut tensor = Vec::new();
-    dims.iter().for_each(|&dim| wire::put_number(&mut tensor, 1, dim as u64));
+    for &dim in dims {
+        wire::put_number(&mut tensor, 1, dim as u64);
+    }
     wire::put_number(&mut tensor, 2, FLOAT);
     wire::put(&mut tensor, 8, name.as_bytes());
     let raw: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();

@@ -93,7 +93,7 @@ impl Runner for OnnxRunner {
     }
 
     /// The dense product of the factors takes the weight's place, so that the layer costs what it did. The model is
-    /// loaded anew before it runs next: a second for half a gigabyte, whatever the number of layers.
+    /// loaded anew before it runs next, once whatever the number of layers substituted since.
     fn substitute(&mut self, layer: &Layer, factors: Option<&Factors>) -> Result<(), RunError> {
         self.engine.substitute(layer, factors)
     }

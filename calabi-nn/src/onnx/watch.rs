@@ -119,3 +119,60 @@ fn tokens(mask: &Tensor, batch: &Batch) -> Option<(usize, Vec<bool>)> {
     };
     Some((length, tokens))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUARTER: usize = BOUND / 4;
+
+    fn value(shape: &[usize]) -> Value {
+        Value::from_shape(shape.to_vec(), vec![0.0_f32; shape.iter().product()]).unwrap()
+    }
+
+    fn sources(names: &[&str], features: usize) -> Vec<(String, usize)> {
+        names.iter().map(|name| ((*name).to_owned(), features)).collect()
+    }
+
+    #[test]
+    fn sizes_that_nobody_knows_are_learned_one_by_one() {
+        let sizes = Sizes::default();
+        let all = sources(&["a", "b"], 8);
+        assert_eq!((sizes.samples(&all), sizes.fitting(&all, 1)), (1, 1));
+    }
+
+    #[test]
+    fn as_many_samples_run_at_once_as_fit() {
+        let mut sizes = Sizes::default();
+        sizes.learn("a", &value(&[2, 16, 8]), 2); // 512 bytes a sample
+        let all = sources(&["a", "b"], 8); // b is taken to be as long
+        assert_eq!(sizes.samples(&all), BOUND / 1024);
+        assert_eq!(sizes.samples(&all[..1]), BOUND / 512);
+        assert_eq!(sizes.fitting(&all, BOUND / 1024), 2);
+        assert_eq!(sizes.fitting(&all, BOUND / 1024 + 1), 1, "then one value a pass");
+    }
+
+    #[test]
+    fn passes_hold_what_fits_and_at_least_one_value() {
+        let sizes = |each: &[usize]| Sizes {
+            known: each.iter().enumerate().map(|(i, &bytes)| (format!("v{i}"), bytes)).collect(),
+            most_rows: 1,
+        };
+        let names = sources(&["v0", "v1", "v2"], 1);
+        assert_eq!(sizes(&[2 * QUARTER, 2 * QUARTER, 1]).fitting(&names, 1), 2);
+        assert_eq!(sizes(&[1, 2, 3]).fitting(&names, 1), 3);
+        assert_eq!(sizes(&[5 * QUARTER, 1, 1]).fitting(&names, 1), 1);
+        assert_eq!(sizes(&[5 * QUARTER, 1, 1]).samples(&names), 1);
+    }
+
+    #[test]
+    fn rows_of_samples_that_only_fill_the_batch_are_left_out() {
+        let batch = Batch { samples: 4..6, size: 4 };
+        let given = Value::from_shape(vec![8, 1], (0..8_u8).map(f32::from).collect()).unwrap();
+        let kept = rows("v", 1, given, &batch, None).unwrap();
+        assert_eq!(kept.as_slice().unwrap(), [0.0, 1.0, 2.0, 3.0]);
+        let error = rows("v", 1, value(&[1, 8, 1]), &batch, None).unwrap_err().to_string();
+        assert!(error.contains("value v: its samples do not lie along its first axis"), "{error}");
+        assert!(rows("v", 1, Value::from_shape(vec![4, 1], vec![1_i32; 4]).unwrap(), &batch, None).is_err());
+    }
+}

@@ -1,7 +1,10 @@
 //! Tests of what the crate promises, as one program: rten is linked once.
 
 mod hf;
+mod data;
 mod models;
 mod npz;
 mod onnx;
 mod quickstart;
+mod substitute;
+mod watch;

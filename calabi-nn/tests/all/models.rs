@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use calabi_api::{Output, RunError, Runner, Runtime as _, Samples, Tensor};
+use calabi_api::{
+    DType, Layer, LayerCost, Output, Role, RunError, Runner, Runtime as _, Samples, Shape, Tensor, Wiring,
+};
 use calabi_nn::OnnxRuntime;
 use ndarray::{ArrayD, IxDyn};
 use tempfile::TempDir;
@@ -68,6 +70,20 @@ impl Graph {
         Self(self.0.message(1, &node.bytes(2, output).bytes(3, format!("{op}_node")).bytes(4, op)))
     }
 
+    /// A node with whole numbers as attributes.
+    pub(crate) fn node_with(self, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, u64)]) -> Self {
+        let node = inputs.iter().fold(Message::new(), |node, input| node.bytes(1, input));
+        let node = attributes.iter().fold(node.bytes(2, output).bytes(4, op), |node, (name, value)| {
+            node.message(5, &Message::new().bytes(1, name).int(3, *value).int(20, 2))
+        });
+        Self(self.0.message(1, &node))
+    }
+
+    /// A Gemm, with its two flags.
+    pub(crate) fn gemm(self, inputs: &[&str], output: &str, [a, b]: [bool; 2]) -> Self {
+        self.node_with("Gemm", inputs, output, &[("transA", u64::from(a)), ("transB", u64::from(b))])
+    }
+
     pub(crate) fn input(self, name: &str, dtype: u64, dims: &[&str]) -> Self {
         Self(self.0.message(11, &value(name, dtype, dims)))
     }
@@ -80,6 +96,16 @@ impl Graph {
         let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let tensor = shape.iter().fold(Message::new(), |tensor, &dim| tensor.int(1, dim as u64));
         Self(self.0.message(5, &tensor.int(2, FLOAT).bytes(8, name).bytes(9, raw)))
+    }
+
+    /// A weight whose data lie in another file.
+    pub(crate) fn weight_beside(self, name: &str, shape: &[usize], file: &str) -> Self {
+        let tensor = shape.iter().fold(Message::new(), |tensor, &dim| tensor.int(1, dim as u64));
+        let entry = |key: &str, value: &str| Message::new().bytes(1, key).bytes(2, value);
+        let length = (4 * shape.iter().product::<usize>()).to_string();
+        let tensor = tensor.int(2, FLOAT).bytes(8, name).message(13, &entry("location", file));
+        let tensor = tensor.message(13, &entry("offset", "0")).message(13, &entry("length", &length)).int(14, 1);
+        Self(self.0.message(5, &tensor))
     }
 
     /// The bytes of the model, opset 17.
@@ -108,10 +134,25 @@ fn value(name: &str, dtype: u64, dims: &[&str]) -> Message {
     Message::new().bytes(1, name).message(2, &Message::new().message(1, &tensor))
 }
 
+/// A layer of a graph: `shape` is outputs × inputs.
+pub(crate) fn layer(name: &str, shape: (usize, usize), input: &str, output: &str) -> Layer {
+    let shape = Shape::new(shape.0, shape.1).unwrap();
+    let wiring = Wiring { weight: name.to_owned(), input: Some(input.to_owned()), output: Some(output.to_owned()) };
+    let cost = LayerCost::new(shape, DType::F32, DType::F32);
+    Layer { name: name.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, wiring, key: 0 }
+}
+
 /// A model of these bytes, loaded.
 pub(crate) fn load(model: &[u8]) -> Result<Box<dyn Runner>, RunError> {
     let (_folder, path) = file("model.onnx", model);
     OnnxRuntime::default().load(&path)
+}
+
+/// A model whose file stays where it is for as long as the first value.
+pub(crate) fn kept(graph: Graph) -> (TempDir, Box<dyn Runner>) {
+    let (folder, path) = file("model.onnx", &graph.model());
+    let runner = OnnxRuntime::default().load(&path).unwrap();
+    (folder, runner)
 }
 
 /// A file of these bytes in a folder that goes with the first value.
