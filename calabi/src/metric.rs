@@ -125,11 +125,11 @@ struct Seen {
 
 impl Seen {
     fn new(Statistics { gram, mean, .. }: Statistics, bias: Bias) -> Self {
-        let gram = Form::Full(gram);
+        let centred = || Form::Full(form::centred(&gram, &mean));
         match bias {
-            Bias::None => Self { find: gram, judge: None, mean: None },
-            Bias::Residual => Self { judge: Some(gram.clone().centred(&mean)), find: gram, mean: Some(mean) },
-            Bias::Joint => Self { find: gram.centred(&mean), judge: None, mean: Some(mean) },
+            Bias::None => Self { find: Form::Full(gram), judge: None, mean: None },
+            Bias::Residual => Self { judge: Some(centred()), find: Form::Full(gram), mean: Some(mean) },
+            Bias::Joint => Self { find: centred(), judge: None, mean: Some(mean) },
         }
     }
 }

@@ -14,7 +14,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::basis::{find, to_f32};
 use super::factorize::Factorization;
-use super::form::{Form, mean_diagonal, rank_one, shrunk};
+use super::form::{Form, centred, mean_diagonal, rank_one, shrunk};
 use super::losses::energy_of_mean;
 use super::measure::left_over;
 use super::root::Rooted;
@@ -48,17 +48,16 @@ impl Anchored {
         let alpha = shrinkage.alpha(compressed.tokens, compressed.mean.len());
         let (mean, mean_after) = (original.mean, compressed.mean);
         let seen = [original.gram, cross, compressed.gram];
-        let centred = || {
-            let [mut xx, mut xy, mut yy] = seen.clone();
-            rank_one(&mut xx, -1.0, &mean, &mean);
-            rank_one(&mut xy, -1.0, &mean, &mean_after);
-            rank_one(&mut yy, -1.0, &mean_after, &mean_after);
-            [xx, xy, yy]
+        let moments = || {
+            let [xx, xy, yy] = &seen;
+            let mut cross = xy.clone();
+            rank_one(&mut cross, -1.0, &mean, &mean_after);
+            [centred(xx, &mean), cross, centred(yy, &mean_after)]
         };
         let (find, judge, means) = match bias {
             Bias::None => (seen.clone(), seen, None),
-            Bias::Residual => (seen.clone(), centred(), Some((mean, mean_after))),
-            Bias::Joint => (centred(), centred(), Some((mean, mean_after))),
+            Bias::Residual => (seen.clone(), moments(), Some((mean, mean_after))),
+            Bias::Joint => (moments(), moments(), Some((mean, mean_after))),
         };
         let ([_, towards, find], [original, cross, compressed]) = (find, judge);
         let shift = alpha * mean_diagonal(&find);

@@ -39,13 +39,6 @@ impl Form {
         (&self.applied(x) * &x).sum_axis(Axis(1)).mapv_into(|v| v.max(0.0))
     }
 
-    /// `D − μ μᵀ`.
-    pub(crate) fn centred(self, mean: &Array1<f64>) -> Self {
-        let mut full = self.into_full();
-        rank_one(&mut full, -1.0, mean, mean);
-        Self::Full(full)
-    }
-
     /// All of its entries.
     pub(crate) fn full(&self) -> Cow<'_, Array2<f64>> {
         match self {
@@ -70,6 +63,20 @@ impl Form {
             other => other.clone(),
         }
     }
+}
+
+/// `D − μ μᵀ`. The variance of a feature that never varied is zero, not what rounding leaves of it.
+pub(crate) fn centred(d: &Array2<f64>, mean: &Array1<f64>) -> Array2<f64> {
+    const ROUNDING: f64 = 16.0 * f64::EPSILON;
+    let mut centred = d.clone();
+    rank_one(&mut centred, -1.0, mean, mean);
+    for feature in 0..mean.len() {
+        if centred[(feature, feature)] <= ROUNDING * d[(feature, feature)] {
+            centred.row_mut(feature).fill(0.0);
+            centred.column_mut(feature).fill(0.0);
+        }
+    }
+    centred
 }
 
 /// `to += by · a bᵀ`.
