@@ -127,10 +127,10 @@ fn a_search_finds_the_smallest_budget_that_passes() {
     let rest = |keep: f64, search: &str| {
         format!("[rank]\nkind = \"budget\"\nkeep = {keep}\n[verify]\ndata = \"held-out.safetensors\"\n{search}")
     };
-    pipeline(&work, &rest(0.9, "[search]\nmax_kl = 0.1\ntolerance = 0.05\n"));
+    pipeline(&work, &rest(0.9, "[search]\nmax_kl = 0.01\ntolerance = 0.05\n"));
     let report = work.run(&["run", "p.toml", "--format", "json"]).json();
     let (keep, figure) = (number(&report, "/search/keep"), number(&report, "/search/figure"));
-    assert!(keep > 0.1 && keep < 0.95 && figure <= 0.1, "{report}");
+    assert!(keep > 0.1 && keep < 0.95 && figure <= 0.01, "{report}");
     assert_eq!(report.pointer("/verify/outputs/0/kl"), report.pointer("/search/figure"), "what was found is written");
     let steps = report["search"]["steps"].as_array().unwrap();
     assert!(steps.len() <= 7, "{steps:?}");
@@ -139,10 +139,10 @@ fn a_search_finds_the_smallest_budget_that_passes() {
         number(&work.run(&["run", "p.toml", "--force", "--format", "json"]).json(), "/verify/outputs/0/kl")
     };
     assert!(near(kl(keep), figure, 1e-12));
-    assert!(kl(((keep - 0.05) * 1e6).round() / 1e6) > 0.1);
-    pipeline(&work, &rest(0.9, "[search]\nmax_kl = 0.1\ntolerance = 0.05\n"));
+    assert!(kl(((keep - 0.05) * 1e6).round() / 1e6) > 0.01);
+    pipeline(&work, &rest(0.9, "[search]\nmax_kl = 0.01\ntolerance = 0.05\n"));
     let table = work.run(&["run", "p.toml", "--force"]).stdout();
-    assert!(table.contains("The smallest keep with max_kl = 0.1"), "{table}");
+    assert!(table.contains("The smallest keep with max_kl = 0.01"), "{table}");
     let names = work.names();
     assert!(names.iter().all(|name| !name.starts_with('.')), "nothing is left of the steps: {names:?}");
 }
