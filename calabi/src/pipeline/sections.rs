@@ -107,8 +107,8 @@ pub struct VerifySettings {
     /// Gate: the largest increase of the perplexity on the samples' next tokens, as a share of the original's: 0.05 is
     /// 5 %. For language models.
     pub max_perplexity_increase: Option<NonNegative>,
-    /// A program and its arguments that print a score of a model, higher is better, as the last line: ["python",
-    /// "score.py", "{model}"]. It runs in the pipeline file's folder, on the original first.
+    /// A program and its arguments, with `{model}` where the path of the model goes: it prints a score of the model,
+    /// higher is better, as the last line of its stdout. It runs in the pipeline file's folder, on the original first.
     pub command: Option<Sited<Vec<String>>>,
     /// Gate: how far the command's score may fall below the original's. Needs `command`.
     pub max_drop: Option<NonNegative>,

@@ -1,6 +1,6 @@
 //! Two models on the same samples, a few samples at a time: outputs of all of them need not fit in memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use calabi_api::{ConfigError, Output, RunError, Runner, Runtime, Samples};
@@ -12,7 +12,6 @@ use crate::data::{self, DataRequest, Labelled};
 use crate::runtime::runtime_for;
 use crate::tokens::Tokens;
 use crate::{Change, Error, Observer, Pipeline, Sited, Stage, VerifySettings};
-use std::path::PathBuf;
 
 /// Outputs of both models that are held at once, in bytes; at least those of one sample.
 const HELD: usize = 512 << 20;
@@ -90,39 +89,58 @@ impl<'a> SideBySide<'a> {
     /// Runs both models on all samples and compares them. Quick models run up to so many times, for the time's sake.
     pub(super) fn run(&mut self, compressed: &Path, rounds: usize, observer: &dyn Observer) -> Result<Measured, Error> {
         const ENOUGH_SECONDS: f64 = 5.0;
-        let Self { settings, runtime, original, samples, labels, tokens, outputs, group } = self;
-        let failed = |source| Error::Verify { source, span: settings.span.clone() };
-        let mut compressed = runtime.load(compressed).map_err(failed)?;
-        let mut comparison = Comparison::new(outputs, tokens.as_ref(), labels.as_deref());
-        let mut pass = |each: &mut dyn FnMut(usize, &[Output], &[Output]) -> Result<(), RunError>| {
-            let mut seconds = Change { before: 0.0, after: 0.0 };
-            for first in (0..samples.count()).step_by(*group) {
-                if observer.cancelled() {
-                    return Err(Error::Cancelled);
-                }
-                let some = samples.some(first, samples.count().min(first + *group));
-                let y = timed(&mut seconds.before, || original.outputs(&some)).map_err(failed)?;
-                let z = timed(&mut seconds.after, || compressed.outputs(&some)).map_err(failed)?;
-                each(first, &y, &z).map_err(failed)?;
-            }
-            Ok(seconds)
-        };
-        let mut seconds = pass(&mut |first, y, z| {
-            comparison.add(first, y, z)?;
-            observer.step(Stage::Verify, "");
-            Ok(())
-        })?;
+        let span = &self.settings.span;
+        let failed = |source| Error::Verify { source, span: span.clone() };
+        let mut comparison = Comparison::new(&self.outputs, self.tokens.as_ref(), self.labels.as_deref());
+        let compressed = self.runtime.load(compressed).map_err(failed)?;
+        let (samples, group) = (&self.samples, self.group);
+        let mut pair = Pair { original: &mut *self.original, compressed, samples, group };
+        let go_on = || if observer.cancelled() { Err(Error::Cancelled) } else { Ok(()) };
+        let mut seconds = pair.pass(
+            &mut |first, outputs| {
+                comparison.add(first, outputs.before, outputs.after).map_err(failed)?;
+                observer.step(Stage::Verify, "");
+                go_on()
+            },
+            &failed,
+        )?;
         let mut spent = seconds.before + seconds.after;
         for _ in 1..rounds {
             if spent > ENOUGH_SECONDS {
                 break;
             }
-            let again = pass(&mut |_, _, _| Ok(()))?;
+            let again = pair.pass(&mut |_, _| go_on(), &failed)?;
             spent += again.before + again.after;
             seconds = Change { before: seconds.before.min(again.before), after: seconds.after.min(again.after) };
         }
         let (outputs, accuracy) = (comparison.outputs(), comparison.accuracy());
         Ok(Measured { outputs, accuracy, perplexity: comparison.perplexity(), seconds })
+    }
+}
+
+/// Sees the number of the first of some samples, and what both models make of them.
+type Each<'e> = dyn FnMut(usize, Change<&[Output]>) -> Result<(), Error> + 'e;
+
+/// Two models and their samples.
+struct Pair<'p> {
+    original: &'p mut dyn Runner,
+    compressed: Box<dyn Runner>,
+    samples: &'p Samples,
+    group: usize,
+}
+
+impl Pair<'_> {
+    /// Runs both models on all samples, a group at a time: the seconds that each of them took.
+    fn pass(&mut self, each: &mut Each<'_>, failed: &dyn Fn(RunError) -> Error) -> Result<Change<f64>, Error> {
+        let mut seconds = Change { before: 0.0, after: 0.0 };
+        let count = self.samples.count();
+        for first in (0..count).step_by(self.group) {
+            let some = self.samples.some(first, count.min(first + self.group));
+            let before = timed(&mut seconds.before, || self.original.outputs(&some)).map_err(failed)?;
+            let after = timed(&mut seconds.after, || self.compressed.outputs(&some)).map_err(failed)?;
+            each(first, Change { before: &before, after: &after })?;
+        }
+        Ok(seconds)
     }
 }
 
