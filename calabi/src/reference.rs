@@ -9,7 +9,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::pipeline::{LayerSettings, ModelSettings, ReportSettings, SearchSettings, VerifySettings};
+use crate::pipeline::{CalibrationSettings, LayerSettings, ModelSettings, RefineSection, ReportSettings, SearchSettings, VerifySettings};
 
 /// A plugin, or a section of the pipeline file, with its settings.
 #[derive(Debug, Clone, Serialize)]
@@ -82,6 +82,8 @@ fn sections() -> Vec<PluginEntry> {
     vec![
         entry::<ModelSettings>("model"),
         entry::<LayerSettings>("layers"),
+        entry::<CalibrationSettings>("calibration"),
+        entry::<RefineSection>("refine"),
         entry::<VerifySettings>("verify"),
         entry::<SearchSettings>("search"),
         entry::<ReportSettings>("report"),

@@ -1,10 +1,9 @@
 //! What factors as they are written really lose: the proof beside the prediction.
 
 use calabi_api::Factors;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, ArrayView2, Axis};
 
 use super::Metric;
-use super::form::Form;
 
 /// Outputs that are measured at a time.
 const ROWS: usize = 256;
