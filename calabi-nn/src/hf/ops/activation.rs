@@ -28,7 +28,7 @@ trait Curve: Copy + Sync {
 struct Silu;
 
 impl Curve for Silu {
-    #[inline(always)]
+    #[inline]
     fn at(self, x: f32) -> (f32, f32) {
         let s = sigmoid(x);
         (x * s, s * (1.0 + x * (1.0 - s)))
@@ -39,9 +39,9 @@ impl Curve for Silu {
 struct GeluTanh;
 
 impl Curve for GeluTanh {
-    #[inline(always)]
+    #[inline]
     fn at(self, x: f32) -> (f32, f32) {
-        const SLOPE: f32 = 1.595_769_1; // 2 √(2/π): (1 + tanh u) / 2 = σ(2u)
+        const SLOPE: f32 = 1.595_769; // 2 √(2/π): (1 + tanh u) / 2 = σ(2u)
         const CUBIC: f32 = 0.044_715;
         let s = sigmoid(SLOPE * (x + CUBIC * x * x * x));
         (x * s, s + x * s * (1.0 - s) * SLOPE * (1.0 + 3.0 * CUBIC * x * x))
@@ -52,7 +52,7 @@ impl Curve for GeluTanh {
 struct GeluErf;
 
 impl Curve for GeluErf {
-    #[inline(always)]
+    #[inline]
     fn at(self, x: f32) -> (f32, f32) {
         let share = normal(x);
         (x * share, share + x * normal_density(x))
@@ -63,7 +63,7 @@ impl Curve for GeluErf {
 struct Relu;
 
 impl Curve for Relu {
-    #[inline(always)]
+    #[inline]
     fn at(self, x: f32) -> (f32, f32) {
         if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) }
     }

@@ -20,7 +20,7 @@ pub(super) fn exp(x: f32) -> f32 {
     sum = sum * rest + 8.333_452e-3;
     sum = sum * rest + 4.166_579_6e-2;
     sum = sum * rest + 1.666_666_5e-1;
-    sum = sum * rest + 5.000_000_1e-1;
+    sum = sum * rest + 0.5;
     let fraction = sum * rest * rest + rest + 1.0;
     let power = (shifted.to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32).wrapping_add(127) << 23;
     fraction * f32::from_bits(power as u32)
@@ -45,8 +45,8 @@ pub(super) fn normal(x: f32) -> f32 {
         0.096_784_18,
         -0.186_288_06,
         0.278_868_07,
-        -1.135_203_98,
-        1.488_515_87,
+        -1.135_204,
+        1.488_515_9,
         -0.822_152_23,
         0.170_872_77,
     ];
@@ -64,7 +64,7 @@ pub(super) fn normal(x: f32) -> f32 {
 #[inline(always)]
 #[allow(clippy::inline_always)]
 pub(super) fn normal_density(x: f32) -> f32 {
-    0.398_942_28 * exp(-0.5 * x * x)
+    0.398_942_3 * exp(-0.5 * x * x)
 }
 
 #[cfg(test)]

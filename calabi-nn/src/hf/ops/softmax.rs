@@ -59,5 +59,7 @@ pub(super) fn softmax_row(scores: &mut [f32], scale: f32, visible: Range<usize>,
         scores.iter_mut().zip(tokens).for_each(|(score, &token)| *score = if token { *score } else { 0.0 });
     }
     let share = 1.0 / sum(scores, |score| score);
-    scores.iter_mut().for_each(|score| *score *= share);
+    for score in scores {
+        *score *= share;
+    }
 }

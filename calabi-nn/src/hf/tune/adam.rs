@@ -125,7 +125,7 @@ mod tests {
     fn a_bowl_is_walked_down() {
         let mut adam = Adam::new(Rates { largest: 0.1, steps: 400 });
         let wanted: Vec<f32> = (0..40_000).map(|i| (i as f32).sin()).collect();
-        let mut values = vec![vec![0.0_f32; wanted.len()]];
+        let mut values = [vec![0.0_f32; wanted.len()]];
         for _ in 0..400 {
             let gradient = values[0].iter().zip(&wanted).map(|(x, y)| (x - y) * 100.0).collect();
             assert!(adam.step(values.iter_mut(), vec![gradient]));

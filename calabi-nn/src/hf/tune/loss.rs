@@ -101,7 +101,7 @@ fn weights(variances: &[f64], each: bool) -> Arc<[f32]> {
 fn variances(model: &Architecture, states: &States, norm: Option<&Norm>) -> std::result::Result<Vec<f64>, RunError> {
     let (mut count, mut sums) = (0_usize, vec![(0.0_f64, 0.0_f64); model.hidden]);
     for sample in 0..states.count() {
-        let (rows, _) = gathered(model, states, sample..sample + 1)?;
+        let (rows, _) = gathered(model, states, std::iter::once(sample))?;
         let rows = norm.map_or(Ok(rows.clone()), |norm| norm.forward(&rows)).map_err(failed)?;
         let tokens = states.tokens(sample);
         lend(&rows, |rows| {

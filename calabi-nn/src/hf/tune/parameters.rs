@@ -155,7 +155,9 @@ fn balance(left: &mut Values, right: &mut Values) {
         let scale = (*norm / other).powf(0.25);
         *norm = if scale.is_normal() { 1.0 / scale } else { 1.0 };
         #[allow(clippy::cast_possible_truncation)]
-        row.iter_mut().for_each(|x| *x = (f64::from(*x) / *norm) as f32);
+        for x in row {
+            *x = (f64::from(*x) / *norm) as f32;
+        }
     }
     for row in left.values.chunks_mut(rank) {
         #[allow(clippy::cast_possible_truncation)]
