@@ -11,6 +11,7 @@
 //! is not met, 4 the input model is refused.
 
 mod args;
+mod calibration;
 mod commands;
 mod failure;
 mod print;

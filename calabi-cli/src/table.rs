@@ -10,6 +10,7 @@ use calabi::{Change, Decision, LayerReport, Outcome, Plan, Report, SearchReport}
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
+use crate::calibration::calibration;
 use crate::units::{bytes, change, count, operations, seconds};
 use crate::verification::verification;
 
@@ -57,11 +58,13 @@ pub(crate) fn report_text(report: &Report) -> String {
     for warning in &report.warnings {
         let _ = write!(text, "note: {warning}\n\n");
     }
-    let mut rows =
-        Rows::new(&["layer", "shape", "rank", "even at", "parameters", "predicted", "measured", "time", "rule"])
-            .right(&[2, 3, 4, 5, 6, 7]);
+    let shared = report.layers.iter().any(|layer| layer.uniform_rank.is_some());
+    let heads = ["layer", "shape", "rank", "uniform", "even at", "parameters", "predicted", "measured", "time", "rule"];
+    let heads: Vec<_> = heads.into_iter().filter(|&head| shared || head != "uniform").collect();
+    let last = heads.len() - 1;
+    let mut rows = Rows::new(&heads).right(&(2..last).collect::<Vec<_>>());
     for layer in &report.layers {
-        add_layer(&mut rows, layer);
+        add_layer(&mut rows, layer, shared);
     }
     let _ = write!(text, "{rows}\n\n");
     text += &left_alone(&report.left_alone);
@@ -69,6 +72,7 @@ pub(crate) fn report_text(report: &Report) -> String {
         let _ = writeln!(text, "{}: {}", shown(remark.0), remark.1);
     }
     text += &totals(report);
+    text += &calibration(report);
     if let Some(search) = &report.search {
         text += &searched(search);
     }
@@ -86,7 +90,7 @@ pub(crate) fn short(path: &Path) -> PathBuf {
     here.ok().and_then(|here| Some(whole.strip_prefix(here).ok()?.to_owned())).unwrap_or(whole)
 }
 
-fn add_layer(rows: &mut Rows, layer: &LayerReport) {
+fn add_layer(rows: &mut Rows, layer: &LayerReport, shared: bool) {
     let [m, n] = layer.shape;
     let rank = match layer.outcome {
         Outcome::Factorized => layer.rank.map_or_else(String::new, |rank| rank.to_string()),
@@ -98,17 +102,17 @@ fn add_layer(rows: &mut Rows, layer: &LayerReport) {
         Outcome::Factorized => change(layer.parameters.before as f64, layer.parameters.after as f64),
         _ => "-".to_owned(),
     };
-    rows.add([
-        &*layer.name,
-        &format!("{m}x{n}"),
-        &rank,
-        &layer.break_even.to_string(),
+    let uniform = layer.uniform_rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
+    let shape = format!("{m}x{n}");
+    let first = [&*layer.name, &shape, &rank].into_iter().chain(shared.then_some(&*uniform));
+    rows.add(first.chain([
+        &*layer.break_even.to_string(),
         &parameters,
         &percent(layer.predicted_error),
         &percent(layer.measured_error),
         &seconds(layer.seconds),
         &layer.because,
-    ]);
+    ]));
 }
 
 /// The matrices that the format leaves alone, by reason.

@@ -9,7 +9,9 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::pipeline::{CalibrationSettings, LayerSettings, ModelSettings, RefineSection, ReportSettings, SearchSettings, VerifySettings};
+use crate::pipeline::{
+    CalibrationSettings, LayerSettings, ModelSettings, RefineSection, ReportSettings, SearchSettings, VerifySettings,
+};
 
 /// A plugin, or a section of the pipeline file, with its settings.
 #[derive(Debug, Clone, Serialize)]

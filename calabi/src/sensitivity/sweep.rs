@@ -3,12 +3,12 @@
 //! So each block's weights are read once, and nothing before a cut runs twice.
 
 use calabi_api::{RunError, Runner, StateSpace, States};
+use ndarray::Axis;
 
 use super::divergence::Reference;
 use super::{Measurement, Target};
 use crate::calibrate::blocks;
 use crate::substitute::factors_at;
-use crate::tokens::Tokens;
 use crate::{Error, Stage};
 
 impl Measurement<'_, '_> {
@@ -17,7 +17,6 @@ impl Measurement<'_, '_> {
         let samples = self.calibrator.sensitivity_samples();
         let (space, fail) = (self.calibrator.space(), self.calibrator.failure());
         let mut models = Models::new(&mut *self.calibrator.runner, &samples, &space).map_err(&fail)?;
-        let tokens = Tokens::of(&samples);
         let mut cut = Vec::new();
         for block in 0..models.count().map_err(&fail)? {
             models.forward_cut(block).map_err(&fail)?;
@@ -34,12 +33,15 @@ impl Measurement<'_, '_> {
             models.forward_dense(block).map_err(&fail)?;
         }
         let mut found = vec![None; targets.len()];
-        for (number, divergence) in cut.into_iter().zip(models.divergences(tokens.as_ref()).map_err(&fail)?) {
+        for (number, divergence) in cut.into_iter().zip(models.divergences().map_err(&fail)?) {
             found[number] = Some(divergence);
         }
         Ok(found)
     }
 }
+
+/// Of so many tokens one is compared: the head of a language model costs as much as many blocks.
+const STRIDE: usize = 4;
 
 /// The model as it is, and all models with one layer cut, on their way through the blocks.
 struct Models<'r> {
@@ -74,18 +76,28 @@ impl<'r> Models<'r> {
         self.cut.append(&states)
     }
 
-    /// What each cut model's outputs are apart from the model's own, in the mean over samples.
-    fn divergences(self, tokens: Option<&Tokens>) -> Result<Vec<f64>, RunError> {
+    /// How far each cut model's outputs are from the model's own, in the mean over samples.
+    fn divergences(self) -> Result<Vec<f64>, RunError> {
         let samples = self.dense.count();
         let mut sums = vec![0.0; self.cut.count() / samples.max(1)];
         let blocks = blocks(self.runner)?;
         for sample in 0..samples {
-            let dense = Reference::new(blocks.outputs(&self.dense, sample..sample + 1)?, tokens, sample);
+            let dense = Reference::new(blocks.outputs(&thinned(&self.dense, sample)?, 0..1)?, None, 0);
             for (model, sum) in sums.iter_mut().enumerate() {
-                let at = model * samples + sample;
-                *sum += dense.divergence(&blocks.outputs(&self.cut, at..at + 1)?)?;
+                let cut = thinned(&self.cut, model * samples + sample)?;
+                *sum += dense.divergence(&blocks.outputs(&cut, 0..1)?)?;
             }
         }
         Ok(sums.into_iter().map(|sum| sum / samples as f64).collect())
     }
+}
+
+/// Every [`STRIDE`]th token of a sample, padding left out: what follows the last block treats tokens one by one.
+fn thinned(states: &States, sample: usize) -> Result<States, RunError> {
+    let values = states.get(sample)?;
+    let real = |&row: &usize| states.tokens(sample).is_none_or(|tokens| tokens.get(row) == Some(&true));
+    let rows: Vec<usize> = (0..values.nrows()).filter(real).step_by(STRIDE).collect();
+    let mut thin = States::new(StateSpace::default());
+    thin.push(values.select(Axis(0), &rows), None)?;
+    Ok(thin)
 }
