@@ -4,6 +4,8 @@ mod cross;
 mod file;
 mod moments;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use cross::{CrossMoments, CrossStatistics};

@@ -1,5 +1,6 @@
 //! All routes lead to the same factors, and full rank is exact whatever the data.
 
+use calabi_api::Decomposer;
 use calabi_svd::Randomized;
 
 use super::super::factorize::by_route;
