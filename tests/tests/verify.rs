@@ -1,5 +1,5 @@
 //! `[verify]`, `[search]` and `eval` on a language model whose figures onnxruntime gave
-//! (tests/python/make_tiny_language_model.py), and on models that none of calabi's runtimes runs.
+//! (`tests/python/make_tiny_language_model.py`), and on models that none of calabi's runtimes runs.
 
 use std::fs;
 use std::path::Path;
