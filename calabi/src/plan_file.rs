@@ -210,6 +210,7 @@ mod tests {
                 key: 0,
             },
             decision,
+            bias: false,
             rule: Rule::Main,
         });
         let totals = Totals { format: "test", cost: Cost::default(), files: Vec::new() };

@@ -38,7 +38,7 @@ fn pipeline(work: &Workplace, rest: &str) {
 
 const DATA: &str = "[calibration]\ndata = \"data.safetensors\"\nsensitivity_samples = 6\n";
 
-/// Every factorized layer that was not tuned loses what was predicted (DESIGN, section 3).
+/// Every factorized layer that was not tuned loses what was predicted (DESIGN, section 3; these checkpoints hold bf16).
 fn assert_predictions_hold(report: &Value) {
     let factorized = |layer: &&Value| layer["outcome"] == "factorized" && layer["refined"] == false;
     let layers: Vec<&Value> = report["layers"].as_array().unwrap().iter().filter(factorized).collect();
@@ -47,7 +47,7 @@ fn assert_predictions_hold(report: &Value) {
         let (predicted, measured) =
             (layer["predicted_error"].as_f64().unwrap(), layer["measured_error"].as_f64().unwrap());
         let apart = (measured.powi(2) - predicted.powi(2)).abs();
-        assert!(apart <= 2e-3 * predicted.powi(2) + 5e-4_f64.powi(2), "{layer}");
+        assert!(apart <= 2e-3 * predicted.powi(2) + 4e-3_f64.powi(2), "{layer}");
     }
 }
 
@@ -105,7 +105,7 @@ fn block_by_block_on_compressed_inputs_and_tuned() {
     pipeline(&work, &rest(""));
     let fitted = work.run(&["run", "p.toml", "--format", "json"]).json();
     assert_predictions_hold(&fitted);
-    pipeline(&work, &rest("[refine]\nepochs = 6\nlearning_rate = 0.003\nbatch = 2\n"));
+    pipeline(&work, &rest("[refine]\nepochs = 8\nlearning_rate = 0.0005\nbatch = 2\n"));
     let tuned = work.run(&["run", "p.toml", "--format", "json", "--force"]).json();
     let blocks = tuned["blocks"].as_array().unwrap();
     assert!(!blocks.is_empty() && blocks.iter().any(|block| block["kept"] == true), "{blocks:?}");
@@ -146,7 +146,7 @@ fn statistics_and_sensitivities_of_one_run_serve_another() {
     assert_eq!(again.code(), 0, "{}", again.stderr());
     assert!(measured == files(&work.path("small")));
     let kept = work.run(&["calibrate", "p.toml", "-o", "seen.safetensors"]);
-    assert!(kept.code() == 2 && kept.stderr().contains("exists already"), "{}", kept.stderr());
+    assert!(kept.code() == 2 && kept.stderr().contains("in use by this run"), "{}", kept.stderr());
 }
 
 #[test]

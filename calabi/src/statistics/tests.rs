@@ -91,6 +91,7 @@ fn layer(name: &str, m: usize, n: usize) -> Layer {
         role: Role::Linear,
         cost: LayerCost::new(shape, DType::F32, DType::F32),
         wiring: Wiring::default(),
+        bias: false,
         key: 0,
     }
 }
@@ -111,9 +112,8 @@ fn inputs() -> Vec<(String, usize)> {
 fn what_is_written_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("statistics.safetensors");
-    let [attention, mlp] = [(900, 5), (20, 7)].map(|(tokens, n)| {
-        summed(&rounded(&(gaussian(tokens, n, 3) + 1000.0)), &[tokens])
-    });
+    let [attention, mlp] =
+        [(900, 5), (20, 7)].map(|(tokens, n)| summed(&rounded(&(gaussian(tokens, n, 3) + 1000.0)), &[tokens]));
     let mut writer = StatisticsWriter::create(&path, &header(), &inputs()).unwrap();
     writer.write("mlp \"x\"", &mlp).unwrap();
     assert!(writer.write("mlp \"x\"", &mlp).is_err(), "twice");
