@@ -23,7 +23,7 @@ fn summed(rows: &Array2<f32>, pieces: &[usize]) -> Statistics {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_pieces_in_which_rows_come_change_no_bit(
@@ -195,7 +195,7 @@ fn a_script_writes_it_and_every_lie_is_found() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_bytes_break_the_reader(at in 0_usize..400, byte: u8, cut in 0_usize..400) {

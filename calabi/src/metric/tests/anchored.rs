@@ -35,7 +35,7 @@ fn on_pairs(case: &Case, y: &Array2<f32>, replaced: &Array2<f64>, bias: Bias) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn predicted_is_measured(case in cases()) {

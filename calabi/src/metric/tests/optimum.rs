@@ -47,7 +47,7 @@ fn gram(case: &Case, bias: Bias) -> Metric {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whitening by Cholesky: the tail of the spectrum of `W L` is the least loss of every rank.
     #[test]

@@ -31,7 +31,7 @@ fn every_rank(case: &Case, metric: &Metric, bias: Bias) -> Result<(), TestCaseEr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn on_the_calibration_data_in_every_bias_mode(case in cases()) {
@@ -85,6 +85,9 @@ proptest! {
             for (name, metric) in metrics(&case.statistics(), bias) {
                 let factorization = whole(&case.weight, &metric);
                 let spectrum = factorization.spectrum();
+                if spectrum.energy() == 0.0 {
+                    continue; // relative errors of a layer without output say nothing
+                }
                 for (dtype, delta) in [(DType::F32, 1e-6_f64), (DType::F16, 5e-4), (DType::BF16, 4e-3)] {
                     for r in 1..=case.full_rank() {
                         let basis = factorization.basis(rank(r)).unwrap();

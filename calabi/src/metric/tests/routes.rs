@@ -16,7 +16,7 @@ fn unshrunk() -> Shrinkage {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Also of ten tokens, of dead and of equal inputs, where the metric says nothing of most directions.
     #[test]
