@@ -1,7 +1,7 @@
 //! Tests of what the crate promises, as one program: rten is linked once.
 
-mod hf;
 mod data;
+mod hf;
 mod models;
 mod npz;
 mod onnx;

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use thiserror::Error;
 
 /// Tokens of which products are summed in `f32`, whatever the pieces in which they arrive.
-pub(crate) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 256;
 
 /// Why rows were not taken. Nothing of them was.
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
