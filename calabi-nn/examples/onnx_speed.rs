@@ -81,5 +81,14 @@ fn layer(line: &str) -> Result<Layer, Box<dyn Error>> {
     let shape = Shape::new(m.parse()?, n.parse()?).ok_or("a layer without entries")?;
     let wiring = Wiring { weight: String::new(), input: Some(input.to_owned()), output: Some(output.to_owned()) };
     let cost = LayerCost::new(shape, DType::F32, DType::F32);
-    Ok(Layer { name: output.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, wiring, key: 0 })
+    Ok(Layer {
+        name: output.to_owned(),
+        shape,
+        dtype: DType::F32,
+        role: Role::Linear,
+        cost,
+        wiring,
+        bias: false,
+        key: 0,
+    })
 }

@@ -72,8 +72,16 @@ fn layers(file: &SafeTensors<'_>, block: usize) -> Result<Vec<(Layer, Array2<f32
         let shape = Shape::new(*m, *n).ok_or("an empty weight")?;
         let cost = LayerCost::new(shape, DType::F32, DType::F32);
         let values = DType::F32.decode(tensor.data()).collect();
-        let layer =
-            Layer { name, shape, dtype: DType::F32, role: Role::Linear, cost, wiring: Wiring::default(), key: 0 };
+        let layer = Layer {
+            name,
+            shape,
+            dtype: DType::F32,
+            role: Role::Linear,
+            cost,
+            wiring: Wiring::default(),
+            bias: false,
+            key: 0,
+        };
         Ok((layer, Array2::from_shape_vec((*m, *n), values)?))
     });
     read.collect()

@@ -74,7 +74,7 @@ impl<'a> Calibrator<'a> {
             seed: settings.seed,
             labels: None,
         };
-        let read = |source| Error::Calibrate { source, span: data.span.clone() };
+        let read = |source| Error::Calibrate { source: Box::new(source), span: data.span.clone() };
         let samples = load(data, &request, &runner.inputs()).map_err(read)?.samples;
         Ok(Self { pipeline, settings, runtime, runner, samples, folder: std::env::temp_dir() })
     }
@@ -143,7 +143,7 @@ impl<'a> Calibrator<'a> {
 }
 
 fn failure(settings: &Sited<CalibrationSettings>) -> impl Fn(RunError) -> Error + use<'_> {
-    |source| Error::Calibrate { source, span: settings.span.clone() }
+    |source| Error::Calibrate { source: Box::new(source), span: settings.span.clone() }
 }
 
 /// Statistics that were gathered.

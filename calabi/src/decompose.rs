@@ -85,11 +85,11 @@ struct Work<'a> {
 }
 
 /// A layer by index, what became of it, and what is known of it.
-type Result3 = (usize, Decision, Option<Decomposed>);
+type Taken = (usize, Decision, Option<Decomposed>);
 
 impl Work<'_> {
     /// Layers that share a metric, one after the other.
-    fn group(&self, layers: &[(usize, &PlannedLayer)]) -> Result<Vec<Result3>, Error> {
+    fn group(&self, layers: &[(usize, &PlannedLayer)]) -> Result<Vec<Taken>, Error> {
         let Some((_, first)) = layers.first() else { return Ok(Vec::new()) };
         let metric = self.context.metrics.of(&first.layer, self.context.source)?;
         let one = |&(index, planned): &(usize, &PlannedLayer)| {

@@ -59,7 +59,7 @@ pub enum Error {
     #[error("the model cannot be calibrated")]
     Calibrate {
         /// Why.
-        source: RunError,
+        source: Box<RunError>,
         /// Where the pipeline file asks for it.
         span: Option<Range<usize>>,
     },
@@ -142,10 +142,14 @@ impl Error {
     pub fn refuses_settings(&self) -> bool {
         match self {
             Self::Config(_) | Self::Select { .. } => true,
-            Self::Verify { source, .. } | Self::Calibrate { source, .. } | Self::Evaluate { source } => {
-                matches!(source, RunError::Input { .. } | RunError::Data { .. })
-            }
+            Self::Verify { source, .. } | Self::Evaluate { source } => is_about_data(source),
+            Self::Calibrate { source, .. } => is_about_data(source),
             _ => false,
         }
     }
+}
+
+/// Whether samples or their file are at fault.
+fn is_about_data(error: &RunError) -> bool {
+    matches!(error, RunError::Input { .. } | RunError::Data { .. })
 }

@@ -56,20 +56,17 @@ impl<'a> Metrics<'a> {
     /// The layers of a plan, by index, in groups that share a metric.
     pub(crate) fn groups(&self, plan: &Plan) -> Vec<Vec<usize>> {
         let shared = matches!(self.objective(), Objective::Gram | Objective::Diagonal);
+        let statistics = self.statistics.as_ref().filter(|_| shared);
         let mut groups: Vec<Vec<usize>> = Vec::new();
         let mut known: HashMap<&str, usize> = HashMap::new();
         for (index, planned) in plan.layers.iter().enumerate() {
-            let statistics = self.statistics.as_ref().filter(|_| shared);
-            match statistics.and_then(|file| file.input(&planned.layer).ok()) {
-                None => groups.push(vec![index]),
-                Some(input) => match known.get(input) {
-                    Some(&group) => groups[group].push(index),
-                    None => {
-                        known.insert(input, groups.len());
-                        groups.push(vec![index]);
-                    }
-                },
+            let input = statistics.and_then(|file| file.input(&planned.layer).ok());
+            if let Some(&group) = input.and_then(|input| known.get(input)) {
+                groups[group].push(index);
+                continue;
             }
+            known.extend(input.map(|input| (input, groups.len())));
+            groups.push(vec![index]);
         }
         groups
     }
@@ -81,7 +78,8 @@ impl<'a> Metrics<'a> {
             Objective::None => Ok(None),
             Objective::Norm => {
                 let norm = source.normalisation(layer).map_err(|source| Error::Input { source, span: None })?;
-                Ok(norm.map(|norm| Metric::of_normalisation(&norm, bias)))
+                let alone = || Metric::identity(layer.shape.cols());
+                Ok(Some(norm.map_or_else(alone, |norm| Metric::of_normalisation(&norm, bias))))
             }
             Objective::Diagonal => Ok(Some(Metric::diagonal(self.read(layer)?, bias))),
             Objective::Gram => Ok(Some(Metric::gram(self.read(layer)?, bias, self.shrinkage()))),

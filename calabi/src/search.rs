@@ -137,6 +137,7 @@ fn check_settings(settings: &Sited<SearchSettings>) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // shares of one grid are the same bits
 mod tests {
     use proptest::prelude::*;
 

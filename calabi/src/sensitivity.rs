@@ -39,7 +39,8 @@ pub(crate) fn sensitivities(
         (SensitivitySource::Off, _) => Ok(vec![None; plan.layers.len()]),
         (SensitivitySource::File(path), _) => {
             let path = context.pipeline.base.join(path);
-            file::read(&path, plan).map_err(|error| error.at(span.clone()).into())
+            let settings = context.pipeline.calibration.as_ref().map(|settings| &settings.value);
+            file::read(&path, plan, settings).map_err(|error| error.at(span.clone()).into())
         }
         (SensitivitySource::Measured, Some(calibrator)) => {
             let targets = targets(context, plan, decomposed);

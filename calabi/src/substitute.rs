@@ -79,13 +79,12 @@ fn one_layer(
     let started = Instant::now();
     let layer = &planned.layer;
     let fitted = ready.sequenced.and_then(|sequenced| sequenced.layers.get(index).copied().flatten());
-    let (factors, measured_error) = match (fitted, ready.store.take_factors(index)?) {
-        (Some(fitted), Some(factors)) => (factors, fitted.measured_error),
-        _ => {
-            let made = Made::at(context, ready.store, (index, layer), rank)?;
-            let measured = made.measured_error(ready.decomposed.get(index).and_then(Option::as_ref));
-            (made.factors, measured)
-        }
+    let (factors, measured_error) = if let (Some(fitted), Some(factors)) = (fitted, ready.store.take_factors(index)?) {
+        (factors, fitted.measured_error)
+    } else {
+        let made = Made::at(context, ready.store, (index, layer), rank)?;
+        let measured = made.measured_error(ready.decomposed.get(index).and_then(Option::as_ref));
+        (made.factors, measured)
     };
     let factors = with_bias(factors, planned);
     sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write(layer, &factors).map_err(output_error)?;

@@ -139,7 +139,7 @@ pub(crate) fn layer(name: &str, shape: (usize, usize), input: &str, output: &str
     let shape = Shape::new(shape.0, shape.1).unwrap();
     let wiring = Wiring { weight: name.to_owned(), input: Some(input.to_owned()), output: Some(output.to_owned()) };
     let cost = LayerCost::new(shape, DType::F32, DType::F32);
-    Layer { name: name.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, wiring, key: 0 }
+    Layer { name: name.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, wiring, bias: false, key: 0 }
 }
 
 /// A model of these bytes, loaded.

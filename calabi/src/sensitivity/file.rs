@@ -6,12 +6,21 @@ use std::path::Path;
 use calabi_api::{ConfigError, Sensitivity};
 use serde::Deserialize;
 
-use crate::Plan;
+use crate::metric::{Bias, Objective};
+use crate::{CalibrationSettings, Plan};
 
 /// The part of a report that is read.
 #[derive(Deserialize)]
 struct Report {
+    calibration: Option<Measured>,
     layers: Vec<Entry>,
+}
+
+/// What the losses were measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+struct Measured {
+    objective: Objective,
+    bias: Bias,
 }
 
 #[derive(Deserialize)]
@@ -28,13 +37,22 @@ struct Figures {
 }
 
 /// The sensitivities of a plan's layers; none where the report has none of a layer.
-pub(super) fn read(path: &Path, plan: &Plan) -> Result<Vec<Option<Sensitivity>>, ConfigError> {
+pub(super) fn read(
+    path: &Path,
+    plan: &Plan,
+    settings: Option<&CalibrationSettings>,
+) -> Result<Vec<Option<Sensitivity>>, ConfigError> {
     let refuse = |problem: String| {
         ConfigError::new(format!("{}: no sensitivities can be read: {problem}", path.display()))
             .with_help("it is the file that [report] json = \"...\" writes of a run with sensitivity = \"measured\"")
     };
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
     let report: Report = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let wanted = settings.map(|settings| Measured { objective: settings.objective, bias: settings.bias });
+    if report.calibration != wanted {
+        let (then, now) = (report.calibration, wanted);
+        return Err(refuse(format!("losses were measured otherwise in that run: {then:?}, here {now:?}")));
+    }
     let known: HashMap<_, _> = report.layers.into_iter().filter_map(|e| Some((e.name, e.sensitivity?))).collect();
     if known.is_empty() {
         return Err(refuse("the run did not measure any".to_owned()));

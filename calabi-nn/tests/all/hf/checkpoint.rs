@@ -115,6 +115,7 @@ fn layer(tensor: &str, dims: &[usize], inputs_first: bool) -> Layer {
         role: Role::Linear,
         cost: LayerCost::new(shape, DType::F32, DType::F32),
         wiring: Wiring::default(),
+        bias: false,
         key: 0,
     }
 }
