@@ -22,18 +22,8 @@ proptest! {
     #[test]
     fn full_rank_is_exact(case in cases()) {
         for bias in BIASES {
-            let (gram, diagonal) = (Metric::gram(case.statistics(), bias, unshrunk()), Metric::diagonal(case.statistics(), bias));
-            for (metric, routes) in [(gram, vec![Route::Outputs, Route::Inputs]), (diagonal, vec![Route::Singular])] {
-                for route in routes {
-                    let full = case.full_rank();
-                    let factorization = by_route(case.weight.view(), &metric, &Faer::default(), rank(full), route).unwrap();
-                    let weight = case.weight.mapv(f64::from);
-                    let off = largest(&(replaced(weight.view(), &factorization, full) - &weight));
-                    prop_assert!(off < 1e-10 * largest(&weight), "{bias:?} {route:?}: {off:e}");
-                    let u = factorization.precise_basis(rank(full)).unwrap();
-                    prop_assert!(largest(&(u.t().dot(&u) - Array2::<f64>::eye(full))) < 1e-12, "U is orthonormal");
-                }
-            }
+            exact_at_full_rank(&case, &Metric::gram(case.statistics(), bias, unshrunk()))?;
+            exact_at_full_rank(&case, &Metric::diagonal(case.statistics(), bias))?;
         }
     }
 
@@ -57,6 +47,17 @@ proptest! {
             }
         }
     }
+}
+
+fn exact_at_full_rank(case: &Case, metric: &Metric) -> Result<(), TestCaseError> {
+    let full = case.full_rank();
+    let factorization = whole(&case.weight, metric);
+    let weight = case.weight.mapv(f64::from);
+    let off = largest(&(replaced(weight.view(), &factorization, full) - &weight));
+    prop_assert!(off < 1e-10 * largest(&weight), "off by {off:e}");
+    let u = factorization.precise_basis(rank(full)).unwrap();
+    prop_assert!(largest(&(u.t().dot(&u) - Array2::<f64>::eye(full))) < 1e-12, "U is orthonormal");
+    Ok(())
 }
 
 #[test]
@@ -103,8 +104,8 @@ fn moments_of_the_identity_give_plain_singular_values() {
 fn the_cheaper_side_is_taken() {
     let form = Form::Full(Array2::eye(1));
     let by = |m, n| route(calabi_api::Shape::new(m, n).unwrap(), &form);
-    assert_eq!([by(576, 1536), by(576, 576), by(600, 576)], [Route::Outputs; 3]);
-    assert_eq!([by(1536, 576), by(3072, 768)], [Route::Inputs; 2]);
+    assert_eq!([by(576, 1536), by(576, 576)], [Route::Outputs; 2]);
+    assert_eq!([by(1536, 576), by(577, 576)], [Route::Inputs; 2]);
     assert_eq!(route(calabi_api::Shape::new(9, 3).unwrap(), &Form::Identity(3)), Route::Singular);
 }
 
