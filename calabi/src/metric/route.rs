@@ -15,8 +15,8 @@ pub(crate) enum Route {
     Inputs,
 }
 
-/// The cheapest route for a weight of this shape: the smaller side, where the eigendecomposition costs most. A root that is
-/// at hand spares the other eigendecomposition.
+/// The cheapest route for a weight of this shape: the smaller side, where the eigendecomposition costs most. A root
+/// that is at hand spares the other eigendecomposition.
 ///
 /// For a weight that is barely taller than wide the outputs' side would be cheaper by a third, but vectors of its
 /// smallest eigenvalues leave the span of the weight, and full rank would not be exact.
