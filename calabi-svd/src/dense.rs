@@ -98,10 +98,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn columns_become_orthonormal_and_span_what_they_did(m in 1_usize..40, r in 1_usize..40, zeros: bool, seed: u64) {
+        fn columns_become_orthonormal_and_span_what_they_did(m in 1_usize..40, r in 1_usize..40, twins: bool, seed: u64) {
             let r = r.min(m);
             let mut x = gaussian(m, r, seed);
-            if zeros && r > 1 {
+            if twins && r > 1 {
                 let first = x.column(0).to_owned();
                 x.column_mut(r - 1).assign(&first);
             }

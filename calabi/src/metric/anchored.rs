@@ -1,8 +1,8 @@
 //! The anchored objective: factors for what the compressed prefix really produces, judged against the original outputs.
 //!
-//! AA-SVD (arXiv 2604.02119). A layer saw inputs `x`; behind compressed layers it sees `x'`. The weight is refitted to the
-//! outputs that it gave before, `W* = W (C_xx' + ρI)(C_x'x' + ρI)⁻¹`, and taken apart in the metric `D = C_x'x'`. With
-//! `P = U_r U_rᵀ` the loss `E‖W x − P W* x'‖²` is
+//! AA-SVD (arXiv 2604.02119). A layer saw inputs `x`; behind compressed layers it sees `x'`. The weight is refitted to
+//! the outputs that it gave before, `W* = W (C_xx' + ρI)(C_x'x' + ρI)⁻¹`, and taken apart in the metric `D = C_x'x'`.
+//! With `P = U_r U_rᵀ` the loss `E‖W x − P W* x'‖²` is
 //!
 //! ```text
 //! tr(W D_xx Wᵀ) − Σ_{i≤r} uᵢᵀ (2 W D_xx' W*ᵀ − W* D_x'x' W*ᵀ) uᵢ
@@ -41,8 +41,8 @@ pub(crate) struct Anchored {
 }
 
 impl Anchored {
-    /// The metric of inputs that were seen in pairs. Moments are centred to find `U` with the bias `joint` alone, and to
-    /// judge with `residual` too.
+    /// The metric of inputs that were seen in pairs. Moments are centred to find `U` with the bias `joint` alone, and
+    /// to judge with `residual` too.
     pub(crate) fn new(statistics: CrossStatistics, bias: Bias, shrinkage: Shrinkage) -> Self {
         let CrossStatistics { original, compressed, cross } = statistics;
         let alpha = shrinkage.alpha(compressed.tokens, compressed.mean.len());
@@ -117,16 +117,16 @@ impl Anchored {
         Factorization::new(found.spectrum, found.basis, found.remark, losses, energy)
     }
 
-    /// The bias that makes up for what these factors cut and for how the prefix moved the mean, `W μ − left · right μ'`, to
-    /// be added to the layer's own; none where nothing is made up for.
+    /// The bias that makes up for what these factors cut and for how the prefix moved the mean, `W μ − left · right
+    /// μ'`, to be added to the layer's own; none where nothing is made up for.
     pub(crate) fn compensation(&self, weight: ArrayView2<'_, f32>, factors: &Factors) -> Option<Array1<f64>> {
         let (mean, after) = self.means.as_ref()?;
         let right = factors.right.mapv(f64::from).dot(after);
         Some(weight.mapv(f64::from).dot(mean) - factors.left.mapv(f64::from).dot(&right))
     }
 
-    /// The mean square difference between the original outputs and those of these factors on compressed inputs; `added` as
-    /// in [`measured_loss`](super::measured_loss).
+    /// The mean square difference between the original outputs and those of these factors on compressed inputs;
+    /// `added` as in [`measured_loss`](super::measured_loss).
     pub(crate) fn measured_loss(
         &self,
         weight: ArrayView2<'_, f32>,

@@ -34,8 +34,8 @@ struct Directions {
 
 /// The leading `limit` vectors of a weight in a metric; the same ones by every route, to rounding.
 ///
-/// Where the metric sees nothing (few tokens, dead inputs), vectors are completed with those of what the others leave of
-/// the weight itself: full rank is exact.
+/// Where the metric sees nothing (few tokens, dead inputs), vectors are completed with those of what the others leave
+/// of the weight itself: full rank is exact.
 pub(crate) fn find(
     weight: ArrayView2<'_, f64>,
     metric: &Rooted,

@@ -8,8 +8,8 @@ use super::Metric;
 /// Outputs that are measured at a time.
 const ROWS: usize = 256;
 
-/// The bias that makes up for what these factors cut, `(W − left · right) μ`, to be added to the layer's own; none where
-/// the metric makes up for nothing.
+/// The bias that makes up for what these factors cut, `(W − left · right) μ`, to be added to the layer's own; none
+/// where the metric makes up for nothing.
 pub(crate) fn compensation(weight: ArrayView2<'_, f32>, factors: &Factors, metric: &Metric) -> Option<Array1<f64>> {
     let mean = metric.mean()?;
     let right = factors.right.mapv(f64::from).dot(mean);
@@ -18,8 +18,8 @@ pub(crate) fn compensation(weight: ArrayView2<'_, f32>, factors: &Factors, metri
 
 /// The mean square error of the outputs, `tr(E D Eᵀ)` for `E = W − left · right`, in the metric that judges.
 ///
-/// `added` is what the written bias adds to the layer's own. Where the metric makes up for a mean, what `added` leaves of
-/// it counts too: `‖E μ − added‖²`.
+/// `added` is what the written bias adds to the layer's own. Where the metric makes up for a mean, what `added` leaves
+/// of it counts too: `‖E μ − added‖²`.
 pub(crate) fn measured_loss(
     weight: ArrayView2<'_, f32>,
     factors: &Factors,

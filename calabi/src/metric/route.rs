@@ -9,25 +9,21 @@ use super::form::Form;
 pub(crate) enum Route {
     /// Singular vectors of `W D^½`, for a `D` whose root is at hand.
     Singular,
-    /// Eigenvectors of `W D Wᵀ`, `m × m`.
+    /// Eigenvectors of `W D Wᵀ`, `m × m`: for weights that are not taller than wide.
     Outputs,
     /// Eigenvectors of `Lᵀ WᵀW L`, `n × n`, for `D = L Lᵀ`, carried over to the outputs.
     Inputs,
 }
 
-/// What an eigendecomposition of size one costs, in multiplications at the speed of a matrix product. Measured: one of
-/// 576 takes as long as 12 to 15 products of `576³`.
-const EIGEN: f64 = 13.0;
-/// What orthonormal columns cost beside a product of their size with itself.
-const REFLECTIONS: f64 = 3.0;
-
-/// The cheapest route for a weight of this shape. The root of `D` counts half: layers share it.
+/// The cheapest route for a weight of this shape: the smaller side, where the eigendecomposition costs most. A root
+/// that is at hand spares the other eigendecomposition.
+///
+/// For a weight that is barely taller than wide the outputs' side would be cheaper by a third, but vectors of its
+/// smallest eigenvalues leave the span of the weight, and full rank would not be exact.
 pub(crate) fn route(shape: Shape, find: &Form) -> Route {
-    if !matches!(find, Form::Full(_)) {
-        return Route::Singular;
+    match find {
+        Form::Identity(_) | Form::Diagonal(_) => Route::Singular,
+        Form::Full(_) if shape.rows() <= shape.cols() => Route::Outputs,
+        Form::Full(_) => Route::Inputs,
     }
-    let (m, n) = (shape.rows() as f64, shape.cols() as f64);
-    let outputs = m * n * n + m * m * n + EIGEN * m.powi(3);
-    let inputs = 0.5 * EIGEN * n.powi(3) + (3.0 + REFLECTIONS) * m * n * n + EIGEN * n.powi(3);
-    if m <= n || outputs <= inputs { Route::Outputs } else { Route::Inputs }
 }

@@ -116,8 +116,8 @@ pub(super) fn on_data(case: &Case, replaced: &Array2<f64>, bias: Bias) -> f64 {
     mean_square(&case.inputs.mapv(f64::from).dot(&error.t()), bias)
 }
 
-/// Equal as the loss that is predicted must be to the loss that is measured: `1e-6 · loss + 1e-12 · loss(0)`, and what an
-/// uncentred Gram matrix in `f64` knows of a variance beside the square of a mean.
+/// Equal as the loss that is predicted must be to the loss that is measured: `1e-6 · loss + 1e-12 · loss(0)`, and what
+/// an uncentred Gram matrix in `f64` knows of a variance beside the square of a mean.
 pub(super) fn same(predicted: f64, measured: f64, none_kept: f64, energy: f64) -> Result<(), TestCaseError> {
     let tolerance = 1e-6 * measured + 1e-12 * none_kept + 2.0 * f64::EPSILON * energy;
     prop_assert!(

@@ -9,9 +9,9 @@
 //! | `mean.NAME` | `F32` or `F64` | n | `μ = E[x]` |
 //! | `tokens.NAME` | `I64` | 1 | how many tokens; padding does not count |
 //!
-//! Its metadata: `format` is `calabi-statistics`, `version` is `1`, `layers` is a JSON object from the name of each layer to
-//! the `NAME` of its input; any other key is kept and shown: `model`, `data`, `samples`, `sequence`. calabi writes
-//! `covariance` in `F32` and `mean` in `F64`.
+//! Its metadata: `format` is `calabi-statistics`, `version` is `1`, `layers` is a JSON object from the name of each
+//! layer to the `NAME` of its input; any other key is kept and shown: `model`, `data`, `samples`, `sequence`. calabi
+//! writes `covariance` in `F32` and `mean` in `F64`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -48,7 +48,8 @@ pub(crate) enum MomentsError {
 /// The moments of one distinct input of `n` features.
 ///
 /// Rows are shifted by the mean of the first block: without that, a feature of mean 1000 and deviation 1 would lose the
-/// digits of its variance. Memory: `12 n²` bytes and two blocks. Results do not depend on the pieces in which rows come.
+/// digits of its variance. Memory: `12 n²` bytes and two blocks. Results do not depend on the pieces in which rows
+/// come.
 #[derive(Debug)]
 pub(crate) struct Moments {
     rows: Block,

@@ -30,8 +30,8 @@ struct Places {
 }
 
 impl StatisticsWriter {
-    /// Begins a file at `path`, whose folder exists; `inputs` are the names and widths of all distinct inputs that will be
-    /// written.
+    /// Begins a file at `path`, whose folder exists; `inputs` are the names and widths of all distinct inputs that
+    /// will be written.
     ///
     /// # Errors
     /// Where the file cannot be written, or an input is named twice.

@@ -56,8 +56,8 @@ proptest! {
     /// Inputs `γ ∘ z + β` where `z` has the mean 0 and the moments of the identity: what the metric takes for granted.
     #[test]
     fn behind_a_normalisation(m in 1_usize..10, n in 1_usize..10, shifted: bool, seed: u64) {
-        let (gamma, beta) = (rounded(&gaussian(1, n, seed)).row(0).to_owned(), rounded(&gaussian(1, n, !seed)).row(0).to_owned());
-        let beta = shifted.then_some(beta);
+        let features = |seed| rounded(&gaussian(1, n, seed)).row(0).to_owned();
+        let (gamma, beta) = (features(seed), shifted.then_some(features(!seed)));
         let signs = [1.0, -1.0];
         let inputs = Array2::from_shape_fn((2 * n, n), |(t, j)| {
             let z = if t / 2 == j { signs[t % 2] * (n as f32).sqrt() } else { 0.0 };

@@ -22,18 +22,8 @@ proptest! {
     #[test]
     fn full_rank_is_exact(case in cases()) {
         for bias in BIASES {
-            let (gram, diagonal) = (Metric::gram(case.statistics(), bias, unshrunk()), Metric::diagonal(case.statistics(), bias));
-            for (metric, routes) in [(gram, vec![Route::Outputs, Route::Inputs]), (diagonal, vec![Route::Singular])] {
-                for route in routes {
-                    let full = case.full_rank();
-                    let factorization = by_route(case.weight.view(), &metric, &Faer::default(), rank(full), route).unwrap();
-                    let weight = case.weight.mapv(f64::from);
-                    let off = largest(&(replaced(weight.view(), &factorization, full) - &weight));
-                    prop_assert!(off < 1e-10 * largest(&weight), "{bias:?} {route:?}: {off:e}");
-                    let u = factorization.precise_basis(rank(full)).unwrap();
-                    prop_assert!(largest(&(u.t().dot(&u) - Array2::<f64>::eye(full))) < 1e-12, "U is orthonormal");
-                }
-            }
+            exact_at_full_rank(&case, &Metric::gram(case.statistics(), bias, unshrunk()))?;
+            exact_at_full_rank(&case, &Metric::diagonal(case.statistics(), bias))?;
         }
     }
 
@@ -41,7 +31,8 @@ proptest! {
     fn both_sides_give_the_same_factors(case in cases()) {
         for bias in BIASES {
             let metric = Metric::gram(case.statistics(), bias, unshrunk());
-            let by = |route| by_route(case.weight.view(), &metric, &Faer::default(), rank(case.full_rank()), route).unwrap();
+            let full = rank(case.full_rank());
+            let by = |route| by_route(case.weight.view(), &metric, &Faer::default(), full, route).unwrap();
             let (outputs, inputs) = (by(Route::Outputs), by(Route::Inputs));
             let (weight, values) = (case.weight.mapv(f64::from), outputs.spectrum().values().to_vec());
             let energy = outputs.spectrum().energy();
@@ -49,14 +40,25 @@ proptest! {
                 let (a, b) = (outputs.spectrum().loss(r), inputs.spectrum().loss(r));
                 prop_assert!((a - b).abs() <= 1e-11 * energy, "rank {r}: {a:e} {b:e}");
                 // Where two eigenvalues are near each other, so are many bases.
-                let apart = r > 0 && r < values.len() && values[r - 1] > 1.05 * values[r] && values[r - 1] > 1e-2 * values[0];
-                if apart {
+                let apart = |r: usize| values[r - 1] > 1.05 * values[r] && values[r - 1] > 1e-2 * values[0];
+                if (1..values.len()).contains(&r) && apart(r) {
                     let off = largest(&(replaced(weight.view(), &outputs, r) - replaced(weight.view(), &inputs, r)));
                     prop_assert!(off < 1e-8 * largest(&weight), "{bias:?} rank {r}: {off:e}");
                 }
             }
         }
     }
+}
+
+fn exact_at_full_rank(case: &Case, metric: &Metric) -> Result<(), TestCaseError> {
+    let full = case.full_rank();
+    let factorization = whole(&case.weight, metric);
+    let weight = case.weight.mapv(f64::from);
+    let off = largest(&(replaced(weight.view(), &factorization, full) - &weight));
+    prop_assert!(off < 1e-10 * largest(&weight), "off by {off:e}");
+    let u = factorization.precise_basis(rank(full)).unwrap();
+    prop_assert!(largest(&(u.t().dot(&u) - Array2::<f64>::eye(full))) < 1e-12, "U is orthonormal");
+    Ok(())
 }
 
 #[test]
@@ -103,8 +105,8 @@ fn moments_of_the_identity_give_plain_singular_values() {
 fn the_cheaper_side_is_taken() {
     let form = Form::Full(Array2::eye(1));
     let by = |m, n| route(calabi_api::Shape::new(m, n).unwrap(), &form);
-    assert_eq!([by(576, 1536), by(576, 576), by(600, 576)], [Route::Outputs; 3]);
-    assert_eq!([by(1536, 576), by(3072, 768)], [Route::Inputs; 2]);
+    assert_eq!([by(576, 1536), by(576, 576)], [Route::Outputs; 2]);
+    assert_eq!([by(1536, 576), by(577, 576)], [Route::Inputs; 2]);
     assert_eq!(route(calabi_api::Shape::new(9, 3).unwrap(), &Form::Identity(3)), Route::Singular);
 }
 

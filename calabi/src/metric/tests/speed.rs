@@ -1,4 +1,4 @@
-//! How long a layer takes, in seconds of processor: `cargo test --release -p calabi --no-default-features --lib speed -- --ignored --nocapture`.
+//! How long a layer takes, in seconds of processor: run with `speed -- --ignored --nocapture`.
 
 use std::fs;
 
