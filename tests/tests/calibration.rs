@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_calabi-cli-under-test");
-const SAMPLES: usize = 24;
+const SAMPLES: usize = 96;
 const SEQUENCE: usize = 20;
 
 /// A workplace with a checkpoint folder and token ids to run it on.

@@ -51,7 +51,7 @@ fn exactly_these_plugins_are_registered() {
     assert_eq!(kinds::<RankRule>(), rules);
     assert_eq!(kinds::<dyn Decomposer>(), ["faer", "lapack", "randomized"]);
     assert_eq!(kinds::<dyn LayerFormat>(), ["onnx", "safetensors"]);
-    assert_eq!(kinds::<dyn Runtime>(), ["onnx"]);
+    assert_eq!(kinds::<dyn Runtime>(), ["hf", "onnx"]);
     let origin = registry::find::<RankRule>("letters").unwrap().origin();
     assert_eq!(origin, concat!("calabi-tests ", env!("CARGO_PKG_VERSION")));
 }
