@@ -2,6 +2,8 @@
 
 mod gather;
 
+pub(crate) use gather::at;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -124,7 +124,7 @@ impl Made {
         let added = self.factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
         let loss = measured_loss(self.weight.view(), &self.factors, metric, added.as_ref());
         let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
-        if energy > 0.0 { (loss / energy).sqrt() } else { loss.sqrt() }
+        relative(loss, energy)
     }
 }
 
@@ -166,5 +166,10 @@ pub(crate) fn relative_error(weight: ArrayView2<'_, f32>, factors: &Factors) -> 
             energy += f64::from(w).powi(2);
         }
     }
-    if energy > 0.0 { (lost / energy).sqrt() } else { lost.sqrt() }
+    relative(lost, energy)
+}
+
+/// The root of a loss as a share of an energy; the root itself where there is no energy.
+pub(crate) fn relative(loss: f64, energy: f64) -> f64 {
+    if energy > 0.0 { (loss / energy).sqrt() } else { loss.sqrt() }
 }

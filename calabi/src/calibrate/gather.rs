@@ -63,18 +63,18 @@ struct Gathering<'g, 'c> {
 impl Gathering<'_, '_> {
     fn all(&mut self, layers: Vec<&Layer>) -> Result<(), Error> {
         let fail = self.calibrator.failure();
-        let Some(blocks) = self.calibrator.runner.blocks() else { return self.in_groups(&layers) };
-        let place: Vec<_> = layers.iter().map(|layer| blocks.block_of(layer)).collect();
-        let count = blocks.count();
+        let Some(model) = self.calibrator.runner.blocks() else { return self.in_groups(&layers) };
+        let place: Vec<_> = layers.iter().map(|layer| model.block_of(layer)).collect();
+        let count = model.count();
         let of = |block| layers.iter().zip(&place).filter(move |(_, p)| **p == block).map(|(&layer, _)| layer);
         let space = self.calibrator.space();
-        let mut states = super::blocks(&mut *self.calibrator.runner)
+        let mut states = blocks(&mut *self.calibrator.runner)
             .and_then(|blocks| blocks.embed(&self.calibrator.samples, &space))
             .map_err(&fail)?;
         for block in 0..count {
             let here: Vec<&Layer> = of(Some(block)).collect();
             let mut inputs = Inputs::of(&*self.calibrator.runner, &here).map_err(&fail)?;
-            blocks_of(self.calibrator)
+            blocks(&mut *self.calibrator.runner)
                 .and_then(|blocks| blocks.forward(block, &mut states, &here, &mut |name, rows| inputs.add(name, rows)))
                 .map_err(&fail)?;
             self.write(inputs)?;
@@ -119,10 +119,6 @@ impl Gathering<'_, '_> {
     }
 }
 
-fn blocks_of<'r>(calibrator: &'r mut Calibrator<'_>) -> Result<&'r mut dyn calabi_api::BlockRunner, RunError> {
-    blocks(&mut *calibrator.runner)
-}
-
 /// The inputs that are watched at a time.
 struct Inputs<'p> {
     inputs: Vec<Input<'p>>,
@@ -161,6 +157,7 @@ impl<'p> Inputs<'p> {
     }
 }
 
-fn at(layer: &Layer, error: &MomentsError) -> RunError {
+/// Names the layer whose inputs cannot be summed.
+pub(crate) fn at(layer: &Layer, error: &MomentsError) -> RunError {
     RunError::Failed(format!("what flows into layer {}: {error}", Name::new(&layer.name)))
 }

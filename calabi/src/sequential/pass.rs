@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use calabi_api::{Factors, Layer, Name, RefineSettings, RunError};
+use calabi_api::{Factors, Layer, RefineSettings, RunError};
 use rayon::prelude::*;
 
 use super::side::Side;
 use super::{Fitted, Planned, Sequenced};
-use crate::calibrate::{Calibrator, blocks};
+use crate::calibrate::{Calibrator, at, blocks};
 use crate::decompose::Context;
 use crate::metric::{Anchored, factors_from_basis};
 use crate::report::BlockReport;
-use crate::statistics::{CrossMoments, MomentsError};
+use crate::statistics::CrossMoments;
 use crate::store::Store;
-use crate::substitute::to_f32;
+use crate::substitute::{relative, to_f32};
 use crate::{Error, Plan};
 
 /// Samples whose inputs are in memory at once.
@@ -45,10 +45,6 @@ fn by_block<'p>(plan: &'p Plan, model: &mut Side) -> Result<Vec<Vec<Planned<'p>>
     Ok(layers)
 }
 
-fn at(layer: &Layer, error: &MomentsError) -> RunError {
-    RunError::Failed(format!("what flows into layer {}: {error}", Name::new(&layer.name)))
-}
-
 /// The factors of a layer on compressed inputs.
 fn fit(context: &Context<'_>, planned: &Planned<'_>, anchored: &Anchored) -> Result<(Factors, Fitted), Error> {
     let started = Instant::now();
@@ -64,7 +60,7 @@ fn fit(context: &Context<'_>, planned: &Planned<'_>, anchored: &Anchored) -> Res
     let added = factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
     let loss = anchored.measured_loss(weight.view(), &factors, added.as_ref());
     let energy = fit.spectrum().energy();
-    let measured_error = if energy > 0.0 { (loss / energy).sqrt() } else { loss.sqrt() };
+    let measured_error = relative(loss, energy);
     let predicted_error = fit.spectrum().relative_error(rank.get());
     let seconds = started.elapsed().as_secs_f64();
     Ok((factors, Fitted { predicted_error, measured_error, refined: false, seconds }))
