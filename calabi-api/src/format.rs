@@ -64,6 +64,17 @@ pub trait LayerSource: Debug + Send + Sync {
         replaced: &[Replacement],
         options: &WriteOptions,
     ) -> Result<Box<dyn LayerSink>, FormatError>;
+
+    /// Writes a model to `path` in which every pair of factors is multiplied out again, for runtimes without factors.
+    ///
+    /// `path` does not exist; its folder does.
+    ///
+    /// # Errors
+    /// Where the model has no factors, a file cannot be written, or this format cannot do it.
+    fn densify(&self, _path: &Path, _options: &WriteOptions) -> Result<Written, FormatError> {
+        let problem = format!("a model of the format {} is not densified", self.totals().format);
+        Err(FormatError::limit(problem, "any runtime of that format runs its factors as they are"))
+    }
 }
 
 /// A model that is being written.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calabi::{Assignment, RunOptions};
+use calabi::{Assignment, ByteSize, RunOptions};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Makes neural networks smaller by low-rank factorization.
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Measure the perplexity of a language model on a text.
     Eval(EvalArgs),
+    /// Multiply the factors of a compressed checkpoint out, for runtimes without factors.
+    Densify(DensifyArgs),
     /// List a model's layers by the names that patterns match, with shapes and types.
     Inspect(InspectArgs),
     /// List what can stand in a pipeline file; of one kind, its settings.
@@ -127,6 +129,25 @@ pub(crate) struct EvalArgs {
     /// The tokenizer [default: the model's own tokenizer.json].
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
+    /// What is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DensifyArgs {
+    /// A checkpoint that calabi compressed: a folder or a safetensors file.
+    pub(crate) model: PathBuf,
+    /// Where the dense checkpoint goes.
+    pub(crate) output: PathBuf,
+    /// Replace an output that exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Split the weights into files of at most this size: 5GB. Default: as the input is split.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shard_size: Option<ByteSize>,
     /// What is printed on stdout.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

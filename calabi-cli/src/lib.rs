@@ -21,11 +21,12 @@ mod units;
 mod verification;
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command};
+use args::{Args, Command, DensifyArgs, EvalArgs, InitArgs, InspectArgs};
 use failure::Failure;
 
 /// What a command has to say to the shell.
@@ -63,10 +64,16 @@ fn dispatch(command: Command) -> Result<Ending, Failure> {
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::plan(&args),
         Command::Calibrate(args) => commands::calibrate::calibrate(&args),
-        Command::Eval(args) => commands::eval::eval(&args),
-        Command::Inspect(args) => commands::inspect::inspect(&args),
+        Command::Eval(args) => commands::eval::eval(&EvalArgs { model: located(&args.model)?, ..args }),
+        Command::Densify(args) => commands::densify::densify(&DensifyArgs { model: located(&args.model)?, ..args }),
+        Command::Inspect(args) => commands::inspect::inspect(&InspectArgs { model: located(&args.model)?, ..args }),
         Command::Plugins(args) => commands::plugins::plugins(&args),
         Command::Schema => commands::schema::schema(),
-        Command::Init(args) => commands::init::init(&args),
+        Command::Init(args) => commands::init::init(&InitArgs { model: located(&args.model)?, ..args }),
     }
+}
+
+/// A model's path, where it was named as `hf:org/name`.
+fn located(model: &Path) -> Result<PathBuf, Failure> {
+    Ok(calabi::locate(model)?)
 }

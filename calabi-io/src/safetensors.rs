@@ -9,6 +9,7 @@
 //! byte, unless they are amended.
 
 mod config;
+mod densify;
 mod dtype;
 mod encode;
 mod factor;

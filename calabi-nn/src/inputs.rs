@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use calabi_api::{InputSpec, RunError, Samples, Tensor};
 use ndarray::ArrayD;
-use rten::{DataType, Dimension, Model, NodeId, Value, ValueType};
+use rten::{DataType, Dimension, Value};
 
 use crate::text;
 
@@ -13,26 +13,15 @@ const EXACT: u64 = 1 << 24;
 
 /// An input of a model. What the model leaves open is none.
 pub(crate) struct Input {
-    pub(crate) id: NodeId,
     pub(crate) name: String,
     dtype: Option<DataType>,
     dims: Option<Vec<Dimension>>,
 }
 
 impl Input {
-    /// The inputs of a model, in its order.
-    pub(crate) fn all(model: &Model) -> Vec<Self> {
-        model.input_ids().iter().map(|&id| Self::of(model, id)).collect()
-    }
-
-    fn of(model: &Model, id: NodeId) -> Self {
-        let info = model.node_info(id);
-        let dtype = match info.as_ref().and_then(rten::NodeInfo::dtype) {
-            Some(ValueType::Tensor(dtype)) => Some(dtype),
-            _ => None,
-        };
-        let name = info.as_ref().and_then(rten::NodeInfo::name).unwrap_or_default().to_owned();
-        Self { id, name, dtype, dims: info.and_then(|info| info.shape()) }
+    /// An input of this name.
+    pub(crate) fn new(name: String, dtype: Option<DataType>, dims: Option<Vec<Dimension>>) -> Self {
+        Self { name, dtype, dims }
     }
 
     /// Name, type and dimensions, for messages and for those who make samples.

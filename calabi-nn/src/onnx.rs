@@ -1,10 +1,14 @@
 //! `onnx`: runs ONNX graphs on the CPU with rten.
 
 mod engine;
+mod graph;
 mod outline;
 mod patch;
 mod runner;
 mod watch;
+#[cfg(feature = "onnxruntime")]
+mod with_onnxruntime;
+mod with_rten;
 
 use std::path::Path;
 
@@ -28,6 +32,12 @@ use runner::OnnxRunner;
 /// rten runs `int64`, `int32` and `bool` inputs as `i32`, `float16` and `double` inputs as `f32`, and so
 /// [`InputSpec`](calabi_api::InputSpec) calls them. Given integers are converted to the type that the model wants where no value changes,
 /// floating point to integers never. Outputs are given as `f32`.
+///
+/// # Operators that rten lacks
+/// With the crate's feature `onnxruntime`, a model that rten refuses for one of its operators is run by onnxruntime's shared
+/// library, which is loaded when it is first needed: the one that `ORT_DYLIB_PATH` names, else the system's
+/// `libonnxruntime.so` (1.17 or later). Everything below holds there too, but that outputs may depend on the number of
+/// threads by rounding.
 ///
 /// # Watching and substituting
 /// The engine merges and drops inner values to be faster, so that watching needs another model: one of the two is in

@@ -21,8 +21,8 @@ impl Tokens {
         let beside = folder.map(|folder| folder.join("tokenizer.json")).unwrap_or_default();
         let path = given.unwrap_or(&beside).to_owned();
         if given.is_none() && !path.is_file() {
-            let problem = "there is no tokenizer.json beside the model, and text needs one: add `tokenizer = PATH`, or \
-                           give tensors (.npz, .safetensors)";
+            let problem = "there is no tokenizer.json beside the model, and text needs one: name it (`tokenizer = PATH` \
+                           in a pipeline, --tokenizer PATH with eval), or give tensors (.npz, .safetensors)";
             return Err(RunError::Data { path: model.to_owned(), problem: problem.to_owned() });
         }
         let refused = |problem| RunError::Data { path: path.clone(), problem };

@@ -21,10 +21,13 @@
 mod calibrate;
 mod choose;
 mod compare;
+mod compress;
 mod data;
 mod decompose;
+mod densify;
 mod error;
 mod eval;
+mod hub;
 mod metric;
 mod metrics;
 mod observe;
@@ -55,13 +58,16 @@ pub use calabi_api as api;
 // The linker drops crates that no code names, and their plugins with them.
 use calabi_io as _;
 #[cfg(feature = "runtimes")]
-use calabi_nn as _;
+pub use calabi_nn as nn;
 pub use calabi_rank as rank;
 pub use calabi_svd as svd;
 
 pub use calibrate::{Gathered, gather as calibrate};
+pub use compress::{Compression, Weights, compress_hf_model, compress_model};
+pub use densify::{Densified, DensifyOptions, densify};
 pub use error::Error;
 pub use eval::{EvalOptions, Evaluation, evaluate};
+pub use hub::locate;
 pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use calabi_api::{ConfigError, Decomposer, RankAllocator, RankRule, RankSelector};
 
+use crate::hub::{is_hosted, locate};
 use crate::{Error, Pattern, Sited};
 
 pub use calibration::{CalibrationSettings, RefineSection};
@@ -146,14 +147,20 @@ impl Pipeline {
             source.name = format!("{name}, with --set");
         }
         let mut pipeline = parse::pipeline(&source.text).map_err(|error| refuse(error, &source))?;
-        pipeline.resolve(base);
+        pipeline.resolve(base).map_err(|error| refuse(error, &source))?;
         pipeline.source = Some(source);
         Ok(pipeline)
     }
 
-    /// Makes every path that the file names relative to its folder.
-    fn resolve(&mut self, base: &Path) {
-        let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.input.value, &mut self.model.output.value];
+    /// Makes every path that the file names relative to its folder, and finds a model on the hub in the local cache.
+    fn resolve(&mut self, base: &Path) -> Result<(), ConfigError> {
+        let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.output.value];
+        if is_hosted(&self.model.input) {
+            let found = locate(&self.model.input).map_err(|error| error.at(self.model.input.span.clone()))?;
+            self.model.input.value = found;
+        } else {
+            paths.push(&mut self.model.input.value);
+        }
         if let Some(calibration) = &mut self.calibration {
             let CalibrationSettings { data, statistics, tokenizer, .. } = &mut calibration.value;
             paths.extend([data, statistics, tokenizer].into_iter().flatten().map(|path| &mut path.value));
@@ -167,6 +174,7 @@ impl Pipeline {
         for path in paths {
             *path = base.join(&*path);
         }
+        Ok(())
     }
 }
 

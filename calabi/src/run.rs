@@ -60,11 +60,11 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let spectra = known(&decomposed);
     let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };
     let open = plan.open();
-    let fitted_alone = Ready { store: &store, decomposed: &decomposed, sequenced: None };
+    let fitted_alone = Ready { store: &store, decomposed: &decomposed, sequenced: None, measure: false };
     let search = search(&context, &mut plan, &known, (fitted_alone, &staging), verifier.as_mut())?;
     allocate(pipeline, &mut plan, &known)?;
     let sequenced = sequential(&context, &plan, &store, calibrator)?;
-    let ready = Ready { sequenced: sequenced.as_ref(), ..fitted_alone };
+    let ready = Ready { sequenced: sequenced.as_ref(), measure: true, ..fitted_alone };
     let (written, substituted) = substitute(&context, &plan, ready, &staging.model())?;
     let uniform = uniform(&plan, &pipeline.layers, &open);
     let allocated = Allocated { sensitivities: &sensitivities, uniform: &uniform };

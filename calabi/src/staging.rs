@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use calabi_api::{ConfigError, LayerSource};
@@ -39,31 +38,33 @@ impl Places {
         let (input, output) = (&pipeline.model.input.value, &pipeline.model.output);
         let mut taken = files_read(pipeline, source);
         taken.extend(options.reads.clone());
-        // What the new model will have too, and the files that any checkpoint may have.
-        let ours = |name: &OsStr| {
-            let name = name.as_encoded_bytes();
-            input.join(OsStr::from_bytes(name)).exists()
-                || name == b"config.json"
-                || name.ends_with(b".safetensors")
-                || name.ends_with(b".safetensors.index.json")
-        };
         let target = Target { path: &output.value, span: output.span.clone(), taken: &taken, force: options.force };
-        let place = target.check_folder(ours)?;
-        for side in source.side_files(&place) {
+        let places = Self::of(&target, input, source)?;
+        if pipeline.verify.is_some() {
+            let main = places.output.file_name().unwrap_or_default().as_encoded_bytes();
+            let ours_or_data = |name: &OsStr| of_a_model(name, input) || name.as_encoded_bytes().starts_with(main);
+            Target { path: &places.failed, ..target }.check_folder(ours_or_data)?;
+        }
+        Ok(places)
+    }
+
+    /// Checks the place of a model made from `input`, and the files beside it.
+    pub(crate) fn of(target: &Target<'_>, input: &Path, source: &dyn LayerSource) -> Result<Self, ConfigError> {
+        let output = target.check_folder(|name| of_a_model(name, input))?;
+        for side in source.side_files(&output) {
             Target { path: &side, ..target.clone() }.check_file()?;
         }
-        let failed = with_suffix(&place, ".failed");
-        if pipeline.verify.is_some() {
-            let ours_or_data = |name: &OsStr| {
-                ours(name)
-                    || place
-                        .file_name()
-                        .is_some_and(|main| name.as_encoded_bytes().starts_with(main.as_encoded_bytes()))
-            };
-            Target { path: &failed, ..target.clone() }.check_folder(ours_or_data)?;
-        }
-        Ok(Self { output: place, failed })
+        Ok(Self { failed: with_suffix(&output, ".failed"), output })
     }
+}
+
+/// Whether a model made from `input` may have an entry of this name: what `input` has, and what any checkpoint may have.
+fn of_a_model(name: &OsStr, input: &Path) -> bool {
+    let bytes = name.as_encoded_bytes();
+    input.join(name).exists()
+        || bytes == b"config.json"
+        || bytes.ends_with(b".safetensors")
+        || bytes.ends_with(b".safetensors.index.json")
 }
 
 /// The files that a pipeline reads, the model first.

@@ -28,9 +28,12 @@ pub(crate) struct Ready<'a> {
     pub(crate) store: &'a Store,
     pub(crate) decomposed: &'a [Option<Decomposed>],
     pub(crate) sequenced: Option<&'a Sequenced>,
+    /// Whether each layer's error is measured: a trial of a search is judged as a whole.
+    pub(crate) measure: bool,
 }
 
-/// Writes to `model` a model with factors in place of the weights that the plan factorizes.
+/// Writes to `model` a model with factors in place of the weights that the plan factorizes. What was measured stands in
+/// the order of the plan's layers; none where a layer stays as it is, or nothing is to be measured.
 pub(crate) fn substitute(
     context: &Context<'_>,
     plan: &Plan,
@@ -54,7 +57,7 @@ pub(crate) fn substitute(
         .enumerate()
         .map(|(index, planned)| match planned.rank() {
             None => Ok(None),
-            Some(rank) => one_layer(context, index, (planned, rank), ready, &sink).map(Some),
+            Some(rank) => one_layer(context, index, (planned, rank), ready, &sink),
         })
         .collect::<Result<_, Error>>()?;
     let sink = sink.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -74,22 +77,24 @@ fn one_layer(
     (planned, rank): (&PlannedLayer, Rank),
     ready: Ready<'_>,
     sink: &Mutex<Box<dyn LayerSink>>,
-) -> Result<Substituted, Error> {
+) -> Result<Option<Substituted>, Error> {
     context.go_on()?;
     let started = Instant::now();
     let layer = &planned.layer;
     let fitted = ready.sequenced.and_then(|sequenced| sequenced.layers.get(index).copied().flatten());
     let (factors, measured_error) = if let (Some(fitted), Some(factors)) = (fitted, ready.store.take_factors(index)?) {
-        (factors, fitted.measured_error)
+        (factors, Some(fitted.measured_error))
     } else {
         let made = Made::at(context, ready.store, (index, layer), rank)?;
-        let measured = made.measured_error(ready.decomposed.get(index).and_then(Option::as_ref));
+        let decomposed = ready.decomposed.get(index).and_then(Option::as_ref);
+        let measured = ready.measure.then(|| made.measured_error(decomposed));
         (made.factors, measured)
     };
     let factors = with_bias(factors, planned);
     sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write(layer, &factors).map_err(output_error)?;
     context.observer.step(Stage::Substitute, &layer.name);
-    Ok(Substituted { measured_error, seconds: started.elapsed().as_secs_f64() })
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(measured_error.map(|measured_error| Substituted { measured_error, seconds }))
 }
 
 /// The factors with the bias that was declared for them: zeros where nothing is to be made up for.

@@ -92,6 +92,30 @@ impl Config {
         Ok((block(&lines, 1) + "\n").into_bytes())
     }
 
+    /// Whether it names layers that are factorized.
+    pub(super) fn is_factorized(&self) -> bool {
+        !self.ranks.is_empty()
+    }
+
+    /// The layers that are factorized already.
+    pub(super) fn factorized_layers(&self) -> impl Iterator<Item = &str> {
+        self.ranks.iter().map(|(layer, _)| layer.as_str())
+    }
+
+    /// The configuration of the dense checkpoint: what [`factorized`](Self::factorized) added is taken out.
+    pub(super) fn dense(&self) -> Result<Vec<u8>, FormatError> {
+        let members = json::object(self.text().unwrap_or(b"{}"))
+            .map_err(|problem| FormatError::malformed(&self.path, problem))?;
+        let kept = members.into_iter().filter(|(key, _)| key != CALABI);
+        let lines: Vec<(String, String)> = kept
+            .filter_map(|(key, raw)| match key.as_str() {
+                "model_type" => self.model_type.as_deref().map(|base| (key, quoted(base))),
+                _ => Some((key, raw.get().to_owned())),
+            })
+            .collect();
+        Ok((block(&lines, 1) + "\n").into_bytes())
+    }
+
     fn described(&self, ranks: &[(String, u64)]) -> String {
         let base = self.model_type.as_deref().map_or_else(|| "null".into(), quoted);
         let ranks: Vec<_> =

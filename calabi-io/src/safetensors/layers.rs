@@ -79,13 +79,8 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(weights: &'a Weights, config: &'a Config) -> Self {
-        let tensors = weights.by_name();
-        let wide = |(_, tensor): &(TensorAt, &Entry)| {
-            roles::layer_of(&tensor.name).is_some_and(|layer| roles::is_wide_attention(layer, &tensor.dims))
-        };
-        let told = roles::uses_conv1d(config.model_type.as_deref());
-        let conv1d = told.unwrap_or_else(|| tensors.values().any(wide));
-        Self { config, tensors, conv1d }
+        let conv1d = inputs_first(weights, config.model_type.as_deref());
+        Self { config, tensors: weights.by_name(), conv1d }
     }
 
     fn verdict(&self, tensor: &Entry) -> Verdict {
@@ -137,10 +132,8 @@ impl<'a> Judge<'a> {
 
     /// Whether a weight is a factor: `x.left` (m × r) beside `x.right` (r × n).
     fn is_factor(&self, layer: &str) -> bool {
-        let dims = |name: String| self.tensors.get(name.as_str()).map(|(_, tensor)| tensor.dims.as_slice());
-        let Some(whole) = layer.strip_suffix(".left").or_else(|| layer.strip_suffix(".right")) else { return false };
-        let pair = (dims(format!("{whole}.left.weight")), dims(format!("{whole}.right.weight")));
-        matches!(pair, (Some(&[_, of_left]), Some(&[of_right, _])) if of_left == of_right)
+        let whole = layer.strip_suffix(".left").or_else(|| layer.strip_suffix(".right"));
+        whole.is_some_and(|whole| are_factors(&self.tensors, whole))
     }
 
     /// The layer's bias: a vector with a floating-point number for each output.
@@ -153,6 +146,30 @@ impl<'a> Judge<'a> {
     fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
+}
+
+/// Whether the model's `c_attn` and its like are `Conv1D`: stored inputs by outputs.
+pub(super) fn inputs_first(weights: &Weights, model_type: Option<&str>) -> bool {
+    let wide = |tensor: &Entry| {
+        roles::layer_of(&tensor.name).is_some_and(|layer| roles::is_wide_attention(layer, &tensor.dims))
+    };
+    roles::uses_conv1d(model_type).unwrap_or_else(|| weights.tensors().any(|(_, tensor)| wide(tensor)))
+}
+
+/// The layers that stand as two factors, in the natural order of their names.
+pub(super) fn factorized(weights: &Weights) -> Vec<String> {
+    let tensors = weights.by_name();
+    let wholes = tensors.keys().filter_map(|name| name.strip_suffix(".left.weight"));
+    let mut found: Vec<_> = wholes.filter(|whole| are_factors(&tensors, whole)).map(str::to_owned).collect();
+    found.sort_by(|a, b| natural(a, b));
+    found
+}
+
+/// Whether there are two factors of this layer: left (m × r) and right (r × n).
+fn are_factors(tensors: &HashMap<&str, (TensorAt, &Entry)>, whole: &str) -> bool {
+    let dims = |name: String| tensors.get(name.as_str()).map(|(_, tensor)| tensor.dims.as_slice());
+    let pair = (dims(format!("{whole}.left.weight")), dims(format!("{whole}.right.weight")));
+    matches!(pair, (Some(&[_, of_left]), Some(&[of_right, _])) if of_left == of_right)
 }
 
 /// A tensor of three dimensions and more.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use calabi_api::{FormatError, Name, Replacement};
 
+use super::densify::Pair;
 use super::dtype::Stored;
 use super::encode::{self, Described};
 use super::folder;
@@ -38,6 +39,8 @@ pub(super) enum Content {
     Copy(TensorAt),
     /// The factors of the layer with this key.
     Factor(usize, Part),
+    /// The product of the factors of the pair at this index.
+    Product(usize),
     /// Other values, which are written already.
     Amended,
 }
@@ -85,6 +88,12 @@ impl Piece {
         Self { name: part.of(&layer.name), dtype: Stored::of(layer.dtype), dims, length, content }
     }
 
+    fn product(index: usize, pair: &Pair) -> Self {
+        let (dims, dtype) = (pair.dims(), Stored::of(pair.dtype));
+        let length = pair.outputs * pair.inputs * pair.dtype.bytes();
+        Self { name: format!("{}.weight", pair.layer), dtype, dims, length, content: Content::Product(index) }
+    }
+
     /// The bias of a factorized layer in the place of its own, and stored alike.
     fn sum(replacement: &Replacement<'_>, own: &Entry) -> Self {
         let Replacement { layer, .. } = replacement;
@@ -104,11 +113,56 @@ pub(super) fn plan(
     shard_size: Option<u64>,
 ) -> Result<Vec<FilePlan>, FormatError> {
     let changes = changes(replaced);
+    files(model, shard_size, |index, shard| pieces(index, shard, &changes))
+}
+
+/// Plans the files of the output of densifying: the weight stands in the place of its left factor.
+pub(super) fn dense(model: &Model, pairs: &[Pair], shard_size: Option<u64>) -> Result<Vec<FilePlan>, FormatError> {
+    let changes = multiplied(pairs);
+    files(model, shard_size, |shard, file| {
+        let tensors = file.header.tensors.iter().enumerate();
+        let kept = tensors.filter_map(|(tensor, entry)| {
+            let at = TensorAt { shard, tensor };
+            match changes.get(&entry.name) {
+                None => Some(Piece::copied(at, entry, entry.name.clone())),
+                Some(Multiplied::Renamed(name)) => Some(Piece::copied(at, entry, name.clone())),
+                Some(&Multiplied::Product(index, pair)) => Some(Piece::product(index, pair)),
+                Some(Multiplied::Dropped) => None,
+            }
+        });
+        kept.collect()
+    })
+}
+
+/// What becomes of a tensor of a factorized layer that is made dense.
+enum Multiplied<'a> {
+    Product(usize, &'a Pair),
+    Dropped,
+    Renamed(String),
+}
+
+/// The changes of densifying by the names of tensors.
+fn multiplied(pairs: &[Pair]) -> HashMap<String, Multiplied<'_>> {
+    let mut changes = HashMap::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        changes.insert(Part::Left.of(&pair.layer), Multiplied::Product(index, pair));
+        changes.insert(Part::Right.of(&pair.layer), Multiplied::Dropped);
+        changes.insert(Part::Bias.of(&pair.layer), Multiplied::Renamed(roles::bias_of(&pair.layer)));
+    }
+    changes
+}
+
+/// The files of the input with other pieces, or as many as a shard's size asks for.
+fn files(
+    model: &Model,
+    shard_size: Option<u64>,
+    pieces: impl Fn(usize, &Shard) -> Vec<Piece>,
+) -> Result<Vec<FilePlan>, FormatError> {
     let shards = model.weights.shards.iter().enumerate();
     let kept = shards.map(|(index, shard)| FilePlan {
         name: shard.name.clone(),
         metadata: shard.header.metadata.clone(),
-        pieces: pieces(index, shard, &changes),
+        pieces: pieces(index, shard),
     });
     match shard_size {
         None => Ok(kept.collect()),

@@ -9,6 +9,7 @@ use calabi_api::ndarray::ArrayD;
 use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Name, Replacement, WriteOptions, Written};
 
 use super::config;
+use super::densify::Pair;
 use super::factor::{self, Matrix};
 use super::index::{self, WeightMap};
 use super::plan::{self, Content, FilePlan, Part, Piece};
@@ -25,6 +26,8 @@ pub(super) struct Sink {
     files: Vec<OpenFile>,
     /// The declared layers by their keys.
     declared: BTreeMap<usize, Declared>,
+    /// The factors that are multiplied out.
+    pairs: Vec<Pair>,
     /// Whether tensors are dealt out to new files.
     dealt_out: bool,
 }
@@ -58,15 +61,31 @@ impl Sink {
         let declared = declare(&model, replaced)?;
         let plans = plan::plan(&model, replaced, options.shard_size)?;
         let dealt_out = options.shard_size.is_some();
-        let mut sink = Self { path: path.to_owned(), files: Vec::new(), declared, dealt_out, model };
+        let sink = Self { path: path.to_owned(), files: Vec::new(), declared, pairs: Vec::new(), dealt_out, model };
+        sink.begun(plans)
+    }
+
+    /// The same for a model whose factors become weights again; `dealt_out`: whether a size of shards was given.
+    pub(super) fn dense(
+        model: Arc<Model>,
+        path: &Path,
+        plans: Vec<FilePlan>,
+        (pairs, dealt_out): (Vec<Pair>, bool),
+    ) -> Result<Self, FormatError> {
+        let (path, declared) = (path.to_owned(), BTreeMap::new());
+        Self { path, files: Vec::new(), declared, pairs, dealt_out, model }.begun(plans)
+    }
+
+    fn begun(mut self, plans: Vec<FilePlan>) -> Result<Self, FormatError> {
+        let sink = &mut self;
         sink.check_count(plans.len())?;
         if sink.model.folder.is_some() {
-            fs::create_dir(path).map_err(|source| FormatError::io("create", path, source))?;
+            fs::create_dir(&sink.path).map_err(|source| FormatError::io("create", &sink.path, source))?;
         }
         for plan in plans {
             sink.open(plan)?;
         }
-        Ok(sink)
+        Ok(self)
     }
 
     /// A single file cannot become several.
@@ -113,21 +132,38 @@ impl Sink {
         }
     }
 
-    /// Copies the tensors that are not factors; returns the cost of all files.
-    fn copy_tensors(&self) -> Result<Cost, FormatError> {
+    /// Writes the tensors that are neither factors nor amended; returns the cost of all files.
+    fn write_tensors(&self) -> Result<Cost, FormatError> {
         let mut cost = Cost::default();
         for file in &self.files {
             for (place, piece) in &file.pieces {
                 cost.parameters += piece.dims.iter().product::<u64>();
-                if let Content::Copy(at) = piece.content
-                    && let Some((input, entry)) = self.model.weights.at(at)
-                {
-                    input.copy(entry.start, entry.length, &file.output, *place)?;
+                match piece.content {
+                    Content::Copy(at) => {
+                        if let Some((input, entry)) = self.model.weights.at(at) {
+                            input.copy(entry.start, entry.length, &file.output, *place)?;
+                        }
+                    }
+                    Content::Product(index) => {
+                        if let Some(pair) = self.pairs.get(index) {
+                            pair.write(&self.model, &file.output, *place)?;
+                        }
+                    }
+                    Content::Factor(..) | Content::Amended => {}
                 }
             }
             cost.bytes += file.output.sync()?;
         }
         Ok(cost)
+    }
+
+    /// Writes all that is not factors.
+    pub(super) fn completed(self) -> Result<Written, FormatError> {
+        let cost = self.write_tensors()?;
+        if let Some(folder) = &self.model.folder {
+            self.complete(folder)?;
+        }
+        Ok(Written { cost, paths: vec![self.path] })
     }
 
     /// Writes what a folder holds beside its weights.
@@ -139,6 +175,8 @@ impl Sink {
         if !self.declared.is_empty() {
             let ranks = self.declared.values().map(|declared| (declared.layer.clone(), declared.rank as u64));
             self.write_file(config::FILE, &config.factorized(&ranks.collect::<Vec<_>>())?)?;
+        } else if !self.pairs.is_empty() {
+            self.write_file(config::FILE, &config.dense()?)?;
         } else if let Some(text) = config.text() {
             self.write_file(config::FILE, text)?;
         }
@@ -149,7 +187,7 @@ impl Sink {
     /// Writes the index, where one is needed; one that stays true is copied.
     fn write_index(&self) -> Result<(), FormatError> {
         let former = self.model.path.join(index::FILE);
-        if self.declared.is_empty() && !self.dealt_out && former.exists() {
+        if self.declared.is_empty() && self.pairs.is_empty() && !self.dealt_out && former.exists() {
             return self.copy_file(&former);
         }
         if matches!(&self.files[..], [only] if only.name == folder::SINGLE) {
@@ -208,11 +246,7 @@ impl LayerSink for Sink {
 
     fn finish(self: Box<Self>) -> Result<Written, FormatError> {
         self.check_written()?;
-        let cost = self.copy_tensors()?;
-        if let Some(folder) = &self.model.folder {
-            self.complete(folder)?;
-        }
-        Ok(Written { cost, paths: vec![self.path] })
+        self.completed()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use calabi_api::ndarray::{Array1, Array2, Axis};
 use calabi_api::{
     DType, FormatError, Layer, LayerSink, LayerSource, LeftAlone, Name, Normalisation, Replacement, Shape, Totals,
-    WriteOptions,
+    WriteOptions, Written,
 };
 
 use super::config::Config;
@@ -14,7 +14,7 @@ use super::header::Entry;
 use super::layers::{self, Place, Sorted};
 use super::sink::Sink;
 use super::weights::Weights;
-use super::{KIND, folder, norms, roles};
+use super::{KIND, densify, folder, norms, roles};
 use crate::file::Input;
 
 /// How many bytes of a weight are held beside its numbers.
@@ -151,13 +151,16 @@ impl LayerSource for Source {
     ) -> Result<Box<dyn LayerSink>, FormatError> {
         Ok(Box::new(Sink::create(Arc::clone(&self.0), path, replaced, options)?))
     }
+
+    fn densify(&self, path: &Path, options: &WriteOptions) -> Result<Written, FormatError> {
+        densify::densify(&self.0, path, options)
+    }
 }
 
 /// Reads a weight that is stored outputs by inputs.
 fn as_stored(file: &Input, entry: &Entry, layer: &Layer) -> Result<Array2<f32>, FormatError> {
     let shape = layer.shape;
-    let mut numbers = Vec::with_capacity(shape.rows() * shape.cols());
-    each_number(file, entry, layer.dtype, |value| numbers.push(value))?;
+    let numbers = numbers(file, entry, layer.dtype)?;
     Array2::from_shape_vec((shape.rows(), shape.cols()), numbers).map_err(|_| changed(file, entry, shape))
 }
 
@@ -176,11 +179,16 @@ fn transposed(file: &Input, entry: &Entry, layer: &Layer) -> Result<Array2<f32>,
 
 /// Reads a vector; an error where a number is not finite.
 fn vector(file: &Input, entry: &Entry, dtype: DType) -> Result<Array1<f32>, FormatError> {
-    let mut numbers = Vec::new();
-    each_number(file, entry, dtype, |value| numbers.push(value))?;
-    let vector = Array1::from_vec(numbers);
+    let vector = Array1::from_vec(numbers(file, entry, dtype)?);
     FormatError::check_finite(file.path(), &entry.name, &vector.view().insert_axis(Axis(0)).to_owned())?;
     Ok(vector)
+}
+
+/// All numbers of a tensor, in the order of the file.
+pub(super) fn numbers(file: &Input, entry: &Entry, dtype: DType) -> Result<Vec<f32>, FormatError> {
+    let mut numbers = Vec::with_capacity(usize::try_from(entry.elements()).unwrap_or_default());
+    each_number(file, entry, dtype, |value| numbers.push(value))?;
+    Ok(numbers)
 }
 
 /// Calls `take` with each number of a weight, in the order of the file.

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calabi_api::{Factors, Layer, RunError, Tensor};
-use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
+use rten::{ThreadPool, Value};
 
+use super::graph::Graph;
 use super::outline::{Outline, Place};
 use super::patch::{Substitute, apply};
+#[cfg(feature = "onnxruntime")]
+use super::with_onnxruntime::OrtGraph;
+use super::with_rten::{Refusal, RtenGraph};
 use crate::batches::Batch;
-use crate::guard::guarded;
 use crate::inputs::Input;
 use crate::text::shown;
 use crate::wire;
@@ -38,9 +41,10 @@ pub(crate) struct Engine {
 
 /// A model in memory.
 pub(crate) struct Loaded {
-    pub(crate) model: Model,
     pub(crate) inputs: Vec<Input>,
-    threads: Arc<ThreadPool>,
+    /// The names of its outputs.
+    pub(crate) outputs: Vec<String>,
+    graph: Box<dyn Graph>,
 }
 
 impl Engine {
@@ -49,53 +53,83 @@ impl Engine {
         let threads = Arc::new(ThreadPool::with_num_threads(rayon::current_num_threads()));
         let (outline, substitutes) = (OnceCell::new(), BTreeMap::new());
         let mut engine = Self { path: path.to_owned(), outline, substitutes, threads, loaded: None };
-        if engine.get(Purpose::Outputs)?.model.output_ids().is_empty() {
+        if engine.get(Purpose::Outputs)?.outputs.is_empty() {
             return Err(engine.refused("it has no outputs".to_owned()));
         }
         Ok(engine)
     }
 
     /// The model for this purpose, with all substitutes in it.
-    pub(crate) fn get(&mut self, purpose: Purpose) -> Result<&Loaded, RunError> {
+    pub(crate) fn get(&mut self, purpose: Purpose) -> Result<&mut Loaded, RunError> {
         if !matches!(&self.loaded, Some((known, _)) if *known == purpose) {
             self.loaded = None; // before the other is made: one model in memory
-            let model = self.made(purpose).map_err(|problem| self.refused(problem))?;
-            let loaded = Loaded { inputs: Input::all(&model), model, threads: self.threads.clone() };
-            self.loaded = Some((purpose, loaded));
+            let graph = self.made(purpose).map_err(|problem| self.refused(problem))?;
+            self.loaded = Some((purpose, Loaded { inputs: graph.inputs(), outputs: graph.outputs(), graph }));
         }
-        match &self.loaded {
+        match &mut self.loaded {
             Some((_, loaded)) => Ok(loaded),
-            None => Err(self.refused("it is not loaded".to_owned())),
+            None => Err(RunError::Load { path: self.path.clone(), problem: "it is not loaded".to_owned() }),
         }
     }
 
-    fn made(&self, purpose: Purpose) -> Result<Model, String> {
+    fn made(&self, purpose: Purpose) -> Result<Box<dyn Graph>, String> {
         wire::check(&self.path)?;
-        let model = if self.substitutes.is_empty() {
-            let mut options = ModelOptions::with_all_ops();
-            options.enable_optimization(purpose == Purpose::Outputs);
-            guarded(|| options.load_file(&self.path))?
-        } else {
-            let bytes = std::fs::read(&self.path).map_err(|error| error.to_string())?;
-            let patched = apply(&bytes, self.substitutes.values())?;
-            drop(bytes);
-            let mut options = self.beside()?;
-            options.enable_optimization(purpose == Purpose::Outputs);
-            guarded(|| options.load(patched))?
-        };
-        model.map_err(|error| error.to_string())
+        match self.with_rten(purpose) {
+            Ok(graph) => Ok(Box::new(graph)),
+            Err(Refusal::Operator(problem)) => self.with_another(&problem, purpose),
+            Err(Refusal::Other(problem)) => Err(problem),
+        }
     }
 
-    /// Options that know the files beside the model. Their names passed the engine's own check when the model was
-    /// first loaded.
-    fn beside(&self) -> Result<ModelOptions, String> {
-        let mut options = ModelOptions::with_all_ops();
-        for location in self.outline()?.locations() {
+    fn with_rten(&self, purpose: Purpose) -> Result<RtenGraph, Refusal> {
+        let (optimized, threads) = (purpose == Purpose::Outputs, self.threads.clone());
+        if self.substitutes.is_empty() {
+            return RtenGraph::of_file(&self.path, optimized, threads);
+        }
+        let bytes = self.patched().map_err(Refusal::Other)?;
+        RtenGraph::of_bytes(bytes, self.beside().map_err(Refusal::Other)?, optimized, threads)
+    }
+
+    /// A model that has an operator which rten lacks.
+    #[cfg(feature = "onnxruntime")]
+    fn with_another(&self, problem: &str, purpose: Purpose) -> Result<Box<dyn Graph>, String> {
+        let told = |other| format!("{problem}; {other}");
+        let graph = self.with_onnxruntime(purpose).map_err(told)?;
+        Ok(Box::new(graph))
+    }
+
+    #[cfg(not(feature = "onnxruntime"))]
+    #[allow(clippy::unused_self)]
+    fn with_another(&self, problem: &str, _: Purpose) -> Result<Box<dyn Graph>, String> {
+        Err(format!("{problem}; a calabi built with the feature `onnxruntime` gives such a model to onnxruntime"))
+    }
+
+    #[cfg(feature = "onnxruntime")]
+    fn with_onnxruntime(&self, purpose: Purpose) -> Result<OrtGraph, String> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (bytes, folder) = (self.patched()?, folder.canonicalize().map_err(|error| error.to_string())?);
+        if purpose == Purpose::Outputs {
+            return OrtGraph::of_bytes(&bytes, &folder, None, true);
+        }
+        let (bytes, outputs) = super::patch::watched(&bytes)?;
+        OrtGraph::of_bytes(&bytes, &folder, Some(outputs), false)
+    }
+
+    /// The model's bytes, with all substitutes in them.
+    fn patched(&self) -> Result<Vec<u8>, String> {
+        let bytes = std::fs::read(&self.path).map_err(|error| error.to_string())?;
+        if self.substitutes.is_empty() { Ok(bytes) } else { apply(&bytes, self.substitutes.values()) }
+    }
+
+    /// The files beside the model. Their names passed the engine's own check when the model was first loaded.
+    fn beside(&self) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let locations = self.outline()?.locations().into_iter();
+        let read = |location: &str| {
             let path = self.path.with_file_name(location);
             let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            options.external_data(location, bytes);
-        }
-        Ok(options)
+            Ok((location.to_owned(), bytes))
+        };
+        locations.map(read).collect()
     }
 
     fn outline(&self) -> Result<&Outline, String> {
@@ -155,22 +189,30 @@ impl Engine {
 }
 
 impl Loaded {
-    /// These values of one batch.
-    pub(crate) fn run(&self, tensors: &[&Tensor], batch: &Batch, values: &[NodeId]) -> Result<Vec<Value>, RunError> {
-        let feed = |(input, tensor): (&Input, &&Tensor)| {
-            let samples = tensor.samples(batch.samples.start, batch.samples.end);
-            Ok((input.id, ValueOrView::from(input.value(&samples, batch.size)?)))
-        };
-        let inputs: Vec<_> = self.inputs.iter().zip(tensors).map(feed).collect::<Result<_, _>>()?;
-        let options = RunOptions::default().with_thread_pool(Some(self.threads.clone()));
-        guarded(|| self.model.run(inputs, values, Some(options)))
-            .map_err(RunError::Failed)?
-            .map_err(|error| RunError::Failed(error.to_string()))
+    /// Its outputs on one batch.
+    pub(crate) fn run(&mut self, tensors: &[&Tensor], batch: &Batch) -> Result<Vec<Value>, RunError> {
+        let inputs = self.fed(tensors, batch)?;
+        let names: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        self.graph.run(inputs, &names).map_err(RunError::Failed)
     }
 
-    /// The name of a value.
-    pub(crate) fn name(&self, id: NodeId) -> String {
-        self.model.node_info(id).and_then(|info| info.name()).unwrap_or_default().to_owned()
+    /// The values of these names on one batch.
+    pub(crate) fn values(
+        &mut self,
+        tensors: &[&Tensor],
+        batch: &Batch,
+        names: &[&str],
+    ) -> Result<Vec<Value>, RunError> {
+        let inputs = self.fed(tensors, batch)?;
+        self.graph.run(inputs, names).map_err(RunError::Failed)
+    }
+
+    fn fed(&self, tensors: &[&Tensor], batch: &Batch) -> Result<Vec<Value>, RunError> {
+        let feed = |(input, tensor): (&Input, &&Tensor)| {
+            let samples = tensor.samples(batch.samples.start, batch.samples.end);
+            input.value(&samples, batch.size)
+        };
+        self.inputs.iter().zip(tensors).map(feed).collect()
     }
 }
 

@@ -84,6 +84,33 @@ pub(crate) fn apply<'a>(model: &[u8], substitutes: impl Iterator<Item = &'a Subs
     spliced(model, &outline, &changes)
 }
 
+/// The model with the inputs of all `MatMul` and `Gemm` nodes as further outputs, and how many it had.
+#[cfg(feature = "onnxruntime")]
+pub(crate) fn watched(model: &[u8]) -> Result<(Vec<u8>, usize), String> {
+    let outline = Outline::parse(model)?;
+    let mut known = std::collections::BTreeSet::new();
+    for field in wire::fields(model, outline.content.clone()) {
+        let field = field?;
+        if field.number == 12 {
+            let content = field.content.clone().ok_or("an output is no message")?;
+            let name = wire::fields(model, content).find(|part| part.as_ref().map_or(true, |part| part.number == 1));
+            known.insert(name.transpose()?.map(|name| wire::text(model, &name)).transpose()?.unwrap_or_default());
+        }
+    }
+    let (outputs, mut added) = (known.len(), Vec::new());
+    for node in outline.nodes.iter().filter(|node| matches!(node.op.as_str(), "MatMul" | "Gemm")) {
+        for input in node.inputs.iter().take(2).filter(|input| outline.giver(input).is_some()) {
+            if known.insert(input.clone()) {
+                let mut value = Vec::new();
+                wire::put(&mut value, 1, input.as_bytes());
+                wire::put(&mut added, 12, &value);
+            }
+        }
+    }
+    let end = outline.content.end;
+    Ok((spliced(model, &outline, &[(end..end, added)])?, outputs))
+}
+
 /// The model with some fields of its graph replaced.
 fn spliced(model: &[u8], outline: &Outline, changes: &[(std::ops::Range<usize>, Vec<u8>)]) -> Result<Vec<u8>, String> {
     const DAMAGED: &str = "its parts overlap";

@@ -1,7 +1,7 @@
 //! An ONNX graph that runs, batch by batch.
 
 use calabi_api::{Factors, InputSpec, Layer, Output, RunError, Runner, Samples, Tensor, Watch};
-use rten::{NodeId, Value};
+use rten::Value;
 
 use super::engine::{Engine, Loaded, Purpose};
 use super::watch::{BOUND, Sizes, rows};
@@ -36,7 +36,7 @@ impl Runner for OnnxRunner {
         let tensors = matched(&loaded.inputs, samples)?;
         let mut outputs = joined(loaded);
         for batch in Batches::new(&loaded.inputs, &tensors)? {
-            push(&mut outputs, &loaded.run(&tensors, &batch, loaded.model.output_ids())?, &batch)?;
+            push(&mut outputs, &loaded.run(&tensors, &batch)?, &batch)?;
         }
         outputs.into_iter().map(Joined::finish).collect()
     }
@@ -52,7 +52,7 @@ impl Runner for OnnxRunner {
         let mut batches = Batches::new(&loaded.inputs, &tensors)?;
         let mut most = 1;
         while let Some(batch) = batches.take_most(most) {
-            let values = loaded.run(&tensors, &batch, loaded.model.output_ids())?;
+            let values = loaded.run(&tensors, &batch)?;
             let mut outputs = joined(loaded);
             push(&mut outputs, &values, &batch)?;
             drop(values);
@@ -82,7 +82,8 @@ impl Runner for OnnxRunner {
             let mut rest = sources.as_slice();
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(sizes.fitting(rest, batch.size));
-                for ((name, features), value) in now.iter().zip(values(loaded, &tensors, &batch, now)?) {
+                let names: Vec<&str> = now.iter().map(|(name, _)| name.as_str()).collect();
+                for ((name, features), value) in now.iter().zip(loaded.values(&tensors, &batch, &names)?) {
                     sizes.learn(name, &value, batch.size);
                     shown_to(watch, name, *features, value, &batch, mask)?;
                 }
@@ -119,19 +120,6 @@ impl OnnxRunner {
     }
 }
 
-/// The watched values of one batch.
-fn values(
-    loaded: &Loaded,
-    tensors: &[&Tensor],
-    batch: &Batch,
-    sources: &[(String, usize)],
-) -> Result<Vec<Value>, RunError> {
-    let missing = |name: &str| RunError::Failed(format!("the model has no value {}", shown(name)));
-    let find = |(name, _): &(String, usize)| loaded.model.find_node(name).ok_or_else(|| missing(name));
-    let ids: Vec<NodeId> = sources.iter().map(find).collect::<Result<_, _>>()?;
-    loaded.run(tensors, batch, &ids)
-}
-
 fn shown_to(
     watch: &mut Watch<'_>,
     name: &str,
@@ -146,7 +134,7 @@ fn shown_to(
 
 /// The model's outputs, without samples.
 fn joined(loaded: &Loaded) -> Vec<Joined> {
-    loaded.model.output_ids().iter().map(|&id| Joined::new(loaded.name(id))).collect()
+    loaded.outputs.iter().map(|name| Joined::new(name.clone())).collect()
 }
 
 fn push(outputs: &mut [Joined], values: &[Value], batch: &Batch) -> Result<(), RunError> {

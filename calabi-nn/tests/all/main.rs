@@ -5,6 +5,7 @@ mod hf;
 mod models;
 mod npz;
 mod onnx;
+mod onnxruntime;
 mod quickstart;
 mod substitute;
 mod watch;

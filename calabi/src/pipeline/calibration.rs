@@ -68,6 +68,35 @@ pub struct RefineSection {
     pub held_out: Share,
 }
 
+impl CalibrationSettings {
+    /// The model is run on this file: text, or tensors by input name. All else is as where a pipeline file says nothing.
+    pub fn of_data(data: impl Into<PathBuf>) -> Self {
+        Self { data: Some(data.into().into()), ..Self::unsaid() }
+    }
+
+    /// Statistics of this file, in place of data. All else is as where a pipeline file says nothing.
+    pub fn of_statistics(statistics: impl Into<PathBuf>) -> Self {
+        Self { statistics: Some(statistics.into().into()), ..Self::unsaid() }
+    }
+
+    fn unsaid() -> Self {
+        Self {
+            data: None,
+            statistics: None,
+            tokenizer: None,
+            samples: None,
+            sequence: sequence(),
+            seed: 0,
+            objective: Objective::default(),
+            bias: Bias::default(),
+            shrinkage: None,
+            sequential: false,
+            sensitivity_samples: sensitivity_samples(),
+            states: states(),
+        }
+    }
+}
+
 const fn number(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
         Some(value) => value,

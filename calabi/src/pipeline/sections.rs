@@ -13,7 +13,8 @@ use crate::{ByteSize, Pattern, Sited};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSettings {
-    /// An ONNX graph, a safetensors file, or a checkpoint folder. Relative to the pipeline file.
+    /// An ONNX graph, a safetensors file, or a checkpoint folder, relative to the pipeline file; or `hf:org/name[@revision]`,
+    /// which is looked up in the local Hugging Face cache.
     pub input: Sited<PathBuf>,
     /// Where the result goes: a file where the input is a file, a folder where it is a folder.
     pub output: Sited<PathBuf>,

@@ -1,14 +1,14 @@
 //! Writes a file of statistics, one input at a time, whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use calabi_api::{FormatError, Name, Statistics};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError};
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 use super::file::{StatisticsHeader, tensor};
 
@@ -51,7 +51,9 @@ impl StatisticsWriter {
             places.covariance += data;
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = NamedTempFile::new_in(folder).map_err(|e| FormatError::io("create a file in", folder, e))?;
+        let readable = Permissions::from_mode(0o666); // less what the process's mask takes away
+        let file = Builder::new().permissions(readable).tempfile_in(folder);
+        let file = file.map_err(|e| FormatError::io("create a file in", folder, e))?;
         let writer = Self { path: path.to_owned(), file, awaited };
         writer.put(0, &(text.len() as u64).to_le_bytes())?;
         writer.put(8, &text)?;
