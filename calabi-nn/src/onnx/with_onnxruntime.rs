@@ -136,7 +136,7 @@ fn fed(name: &str, wanted: &ValueType, value: Value) -> Result<SessionInputValue
     made.map(SessionInputValue::from)
 }
 
-fn tensor<T: ort::tensor::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+fn tensor<T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
     shape: Vec<usize>,
     values: Vec<T>,
 ) -> Result<DynValue, String> {
