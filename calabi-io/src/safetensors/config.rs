@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use calabi_api::FormatError;
 use serde_json::value::RawValue;
 
-use super::json;
+use super::plan::Part;
+use super::{json, loader};
 use crate::file::Input;
 
 /// The file's name.
@@ -30,6 +31,8 @@ pub(super) struct Config {
     pub(super) quantized: bool,
     /// The ranks of layers that are factorized already.
     ranks: Vec<(String, u64)>,
+    /// The dense model's own code, where factors were put into a model that has some.
+    own_code: Option<String>,
 }
 
 impl Config {
@@ -58,10 +61,12 @@ impl Config {
         self.tied = flag(named("tie_word_embeddings")) || text_flag(named("text_config"));
         let model_type = named("model_type").map(json::value).transpose().map_err(|e| format!("model_type: {e}"))?;
         self.model_type = model_type.flatten();
+        loader::code(named(loader::MAP)).map_err(|problem| format!("{}: {problem}", loader::MAP))?;
         let former = named(CALABI).map(former).transpose().map_err(|e| format!("{CALABI}: {e}"))?;
         let calls_itself = self.model_type.as_deref() == Some(CALABI);
-        if let Some(Former { base, ranks }) = former {
+        if let Some(Former { base, ranks, own_code }) = former {
             self.ranks = ranks;
+            self.own_code = own_code;
             if calls_itself {
                 self.model_type = base;
             }
@@ -77,30 +82,46 @@ impl Config {
     }
 
     /// The configuration of the checkpoint in which these layers are factorized too: all other keys stay as they are.
-    pub(super) fn factorized(&self, ranks: &[(String, u64)]) -> Result<Vec<u8>, FormatError> {
-        let members = json::object(self.text().unwrap_or(b"{}"))
-            .map_err(|problem| FormatError::malformed(&self.path, problem))?;
+    /// `has` tells whether the checkpoint has a tensor of this name.
+    pub(super) fn factorized(
+        &self,
+        ranks: &[(String, u64)],
+        has: impl Fn(&str) -> bool,
+    ) -> Result<Vec<u8>, FormatError> {
+        let malformed = |problem| FormatError::malformed(&self.path, problem);
+        let members = json::object(self.text().unwrap_or(b"{}")).map_err(malformed)?;
+        let auto_map = members.iter().find(|(key, _)| key == loader::MAP).map(|&(_, raw)| raw);
+        let code = loader::code(auto_map).map_err(|problem| malformed(format!("{}: {problem}", loader::MAP)))?;
+        let own_code = code.own.map(|own| block(&own, 3)).or_else(|| self.own_code.clone());
         let mut lines: Vec<(String, String)> = members
             .into_iter()
-            .filter(|(key, _)| key != CALABI)
+            .filter(|(key, _)| ![CALABI, loader::MAP, loader::WEIGHTS].contains(&key.as_str()))
             .map(|(key, raw)| if key == "model_type" { (key, quoted(CALABI)) } else { (key, raw.get().to_owned()) })
             .collect();
         if lines.iter().all(|(key, _)| key != "model_type") {
             lines.push(("model_type".into(), quoted(CALABI)));
         }
-        lines.push((CALABI.into(), self.described(ranks)));
+        lines.push((loader::MAP.into(), block(&code.map, 2)));
+        lines.push((loader::WEIGHTS.into(), quoted(loader::NO_WEIGHTS)));
+        lines.push((CALABI.into(), self.described(ranks, own_code, has)));
         Ok((block(&lines, 1) + "\n").into_bytes())
     }
 
-    fn described(&self, ranks: &[(String, u64)]) -> String {
+    fn described(&self, ranks: &[(String, u64)], own_code: Option<String>, has: impl Fn(&str) -> bool) -> String {
         let base = self.model_type.as_deref().map_or_else(|| "null".into(), quoted);
         let ranks: Vec<_> =
             self.ranks.iter().chain(ranks).map(|(name, rank)| (name.clone(), rank.to_string())).collect();
-        let members = [
+        let biased = ranks.iter().map(|(name, _)| name).filter(|name| has(&Part::Bias.of(name)));
+        let biased: Vec<_> = biased.map(|name| format!("{}{}", "  ".repeat(3), quoted(name))).collect();
+        let mut members: Vec<(String, String)> = vec![
             ("version".into(), VERSION.to_string()),
             ("base_model_type".into(), base),
             ("ranks".into(), block(&ranks, 3)),
         ];
+        if !biased.is_empty() {
+            members.push(("biases".into(), format!("[\n{}\n    ]", biased.join(",\n"))));
+        }
+        members.extend(own_code.map(|own| (loader::MAP.into(), own)));
         block(&members, 2)
     }
 }
@@ -109,6 +130,7 @@ impl Config {
 struct Former {
     base: Option<String>,
     ranks: Vec<(String, u64)>,
+    own_code: Option<String>,
 }
 
 fn former(raw: &RawValue) -> Result<Former, String> {
@@ -122,7 +144,8 @@ fn former(raw: &RawValue) -> Result<Former, String> {
     let ranks = named("ranks").ok_or("its ranks are missing")?;
     let ranks = json::object(ranks.get().as_bytes())?;
     let ranks = ranks.into_iter().map(|(name, raw)| Ok((name, json::value(raw)?))).collect::<Result<_, String>>()?;
-    Ok(Former { base, ranks })
+    let own_code = named(loader::MAP).map(|raw| raw.get().to_owned());
+    Ok(Former { base, ranks, own_code })
 }
 
 fn flag(raw: Option<&RawValue>) -> bool {

@@ -1,6 +1,6 @@
 //! A model that is being written: factors as they come, all else when it is finished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::factor::{self, Matrix};
 use super::index::{self, WeightMap};
 use super::plan::{self, Content, FilePlan, Part, Piece};
 use super::source::{Folder, Model};
-use super::{encode, folder};
+use super::{encode, folder, loader};
 use crate::file::{Input, Output};
 
 mod amend;
@@ -132,13 +132,17 @@ impl Sink {
 
     /// Writes what a folder holds beside its weights.
     fn complete(&self, Folder { config, companions }: &Folder) -> Result<(), FormatError> {
-        for path in companions {
+        let replaced = |path: &&PathBuf| !self.declared.is_empty() && path.ends_with(loader::FILE);
+        for path in companions.iter().filter(|path| !replaced(path)) {
             self.copy_file(path)?;
         }
         self.write_index()?;
         if !self.declared.is_empty() {
             let ranks = self.declared.values().map(|declared| (declared.layer.clone(), declared.rank as u64));
-            self.write_file(config::FILE, &config.factorized(&ranks.collect::<Vec<_>>())?)?;
+            let names: HashSet<&str> = self.pieces().map(|(_, piece)| piece.name.as_str()).collect();
+            let config = config.factorized(&ranks.collect::<Vec<_>>(), |name| names.contains(name))?;
+            self.write_file(config::FILE, &config)?;
+            self.write_file(loader::FILE, loader::TEXT.as_bytes())?;
         } else if let Some(text) = config.text() {
             self.write_file(config::FILE, text)?;
         }
@@ -155,9 +159,13 @@ impl Sink {
         if matches!(&self.files[..], [only] if only.name == folder::SINGLE) {
             return Ok(());
         }
-        let pieces = || self.files.iter().flat_map(|file| file.pieces.iter().map(move |(_, piece)| (file, piece)));
-        let map: WeightMap = pieces().map(|(file, piece)| (piece.name.clone(), file.name.clone())).collect();
-        self.write_file(index::FILE, &index::encode(&map, pieces().map(|(_, piece)| piece.length).sum()))
+        let map: WeightMap = self.pieces().map(|(file, piece)| (piece.name.clone(), file.name.clone())).collect();
+        self.write_file(index::FILE, &index::encode(&map, self.pieces().map(|(_, piece)| piece.length).sum()))
+    }
+
+    /// All tensors, each with its file.
+    fn pieces(&self) -> impl Iterator<Item = (&OpenFile, &Piece)> {
+        self.files.iter().flat_map(|file| file.pieces.iter().map(move |(_, piece)| (file, piece)))
     }
 
     fn copy_file(&self, path: &Path) -> Result<(), FormatError> {
