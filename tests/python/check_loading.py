@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 
+import numpy
 import torch
 import transformers as hf
 from make_tiny_models import FAMILIES, VOCABULARY, make
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import is_accelerate_available
 
@@ -132,15 +134,20 @@ def check_reload(program, auto, small, model):
     """Saved and loaded by another process, the model gives the same bits, and calabi reads the folder."""
     saved = small.with_name(f"{small.name}-saved")
     model.save_pretrained(saved)
-    torch.save(given(model), saved / "given.pt")
     before, after = described(small), described(saved)
     for key in ("model_type", "architectures", "auto_map"):
         assert before[key] == after[key], key
     assert before["calabi"]["ranks"] == after["calabi"]["ranks"] and after["dtype"] == "float32", after
     assert tensors_of(small) == tensors_of(saved)
-    ran = subprocess.run([sys.executable, __file__, "--reload", auto.__name__, saved], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    check_elsewhere(auto, saved, model)
     ran = subprocess.run([program, "inspect", saved], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def check_elsewhere(auto, saved, model):
+    torch.save(given(model), saved / "given.pt")
+    reloading = [sys.executable, __file__, "--reload", auto.__name__, saved]
+    ran = subprocess.run(reloading, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 
 
@@ -222,8 +229,6 @@ def check_biases(program, work):
     """Biases that make up for what was cut, in layers that have none; masked language models with a tied head."""
     layers = '[calibration]\ndata = "{}"\nobjective = "gram"\nbias = "residual"\n'
     data = work / "ids.npz"
-    import numpy
-
     numpy.savez(data, input_ids=IDS.numpy())
     small = compress(program, work / "mistral", work / "mistral-biased", layers=layers.format(data))
     assert described(small)["calabi"]["biases"], "no bias was added"
@@ -261,7 +266,8 @@ def check_twice(program, work):
 def check_conversions(program, work):
     """Composite configurations, and names that transformers changes on loading and back on saving."""
     text = FAMILIES["gemma3"][1].to_dict()
-    vision = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=28, patch_size=14)
+    vision = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=28)
+    vision |= dict(patch_size=14)
     config = hf.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
     torch.manual_seed(1)
     dense = hf.Gemma3ForConditionalGeneration(config).eval()
@@ -323,9 +329,8 @@ def check_own_code(program, work):
     auto_map = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
     (folder / "config.json").write_text(json.dumps(dict(model_type="own", width=32, auto_map=auto_map)))
     torch.manual_seed(3)
-    dense = hf.AutoModel.from_config(hf.AutoConfig.from_pretrained(folder, trust_remote_code=True), trust_remote_code=True)
-    from safetensors.torch import save_file
-
+    config = hf.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    dense = hf.AutoModel.from_config(config, trust_remote_code=True)
     save_file(dense.state_dict(), folder / "model.safetensors", {"format": "pt"})
     small = compress(program, folder)
     assert described(small)["calabi"]["auto_map"] == auto_map
@@ -333,9 +338,7 @@ def check_own_code(program, work):
     model = load(hf.AutoModel, small)
     check_same(given(dense), given(model))
     model.save_pretrained(work / "own-saved")
-    torch.save(given(model), work / "own-saved/given.pt")
-    ran = subprocess.run([sys.executable, __file__, "--reload", "AutoModel", work / "own-saved"], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    check_elsewhere(hf.AutoModel, work / "own-saved", model)
     refused("trust_remote_code", lambda: hf.AutoModel.from_pretrained(small, trust_remote_code=False))
     print("own code: loaded, saved with its files, reloaded")
 

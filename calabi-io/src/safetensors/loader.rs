@@ -12,8 +12,8 @@ pub(super) const TEXT: &str = include_str!("loader/modeling_calabi.py");
 pub(super) const MAP: &str = "auto_map";
 /// The key under which a configuration names the file with the weights; else it is known by its name.
 pub(super) const WEIGHTS: &str = "transformers_weights";
-/// What stands there so that a class that knows nothing of factors stops with this text, where it would find none of its
-/// weights and go on with random ones.
+/// What stands there so that a class that knows nothing of factors stops with this text, where it would find none of
+/// its weights and go on with random ones.
 pub(super) const NO_WEIGHTS: &str = "factors: load them with an Auto class and trust_remote_code=True";
 
 /// What the map calls a configuration, and how models begin.
@@ -91,13 +91,13 @@ pub(super) fn code(auto_map: Option<&RawValue>) -> Result<Code, String> {
     let of_model = |key: &str| key == CONFIG || key.starts_with(MODEL);
     let (models, others): (Vec<_>, Vec<_>) = members.into_iter().partition(|(key, _)| of_model(key));
     let text = |(key, raw): (String, &RawValue)| (key, raw.get().to_owned());
-    let own: Vec<_> = models.into_iter().map(text).filter(|(_, class)| !class.contains(OURS)).collect();
     let known = [CONFIG.to_owned(), MODEL.to_owned()].into_iter().chain(TASKS.map(|task| format!("{MODEL}For{task}")));
     let mut map: Vec<_> = known.map(ours).collect();
-    let unknown = own.iter().filter(|(key, _)| map.iter().all(|(known, _)| known != key));
+    let unknown = models.iter().filter(|(key, _)| map.iter().all(|(known, _)| known != key));
     let unknown: Vec<_> = unknown.map(|(key, _)| ours(key.clone())).collect();
     map.extend(unknown);
     map.extend(others.into_iter().map(text));
+    let own: Vec<_> = models.into_iter().map(text).filter(|(_, class)| !class.contains(OURS)).collect();
     Ok(Code { map, own: (!own.is_empty()).then_some(own) })
 }
 

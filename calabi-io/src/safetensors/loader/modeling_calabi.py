@@ -3,7 +3,7 @@
     AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
 
 or any other Auto class that fits the architecture. Configuration and model are the dense architecture's own, as
-transformers knows it (or as code beside this file defines it); each layer that `config.json` gives a rank under `calabi`
+transformers knows it (or as code beside this file defines it); each layer that `config.json` ranks under `calabi`
 is two linear layers: `right` (rank × inputs), then `left` (outputs × rank).
 """
 
@@ -147,7 +147,7 @@ class Loader:
 
     @classmethod
     def choose(cls, config):
-        """The model's class and its configuration, which is a part of the whole where only the language model is asked for."""
+        """The model's class and its configuration: a part of the whole, where the language model alone is asked for."""
         with torch.device("meta"):
             dense = cls.auto.from_config(config.dense(), trust_remote_code=True)
         if type(dense.config) is not type(config.dense()):
@@ -226,9 +226,10 @@ def factorized_model_class(base):
             state = {key: value for key, value in self.state_dict().items() if self.is_factor(key)}
             if save_original_format:
                 state = revert_weight_conversion(self, state)
-            ends = {end: [key.removesuffix(end) for key in state if key.endswith(end)] for end in (".right.weight", ".left.bias")}
-            ranks = {name: state[f"{name}.right.weight"].shape[0] for name in ends[".right.weight"]}
-            self.config.calabi = self.config.calabi | {"ranks": ranks, "biases": ends[".left.bias"]}
+            layers = [key.removesuffix(".right.weight") for key in state if key.endswith(".right.weight")]
+            ranks = {name: state[f"{name}.right.weight"].shape[0] for name in layers}
+            biases = [name for name in layers if f"{name}.left.bias" in state]
+            self.config.calabi = self.config.calabi | {"ranks": ranks, "biases": biases}
             save_code(base, folder)
             super().save_pretrained(folder, *args, save_original_format=save_original_format, **kwargs)
 
@@ -268,7 +269,8 @@ def factorize(model, path, rank, bias):
     parent = model.get_submodule(parent)
     dense = getattr(parent, last)
     if type(dense) not in DENSE:
-        raise TypeError(f"{path} is a {type(dense).__name__}, which cannot have factors: exclude it in calabi's pipeline")
+        kind = type(dense).__name__
+        raise TypeError(f"{path} is a {kind}, which cannot have factors: exclude it in calabi's pipeline")
     setattr(parent, last, Factors(dense, rank, bias))
 
 
