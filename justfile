@@ -34,6 +34,11 @@ real-models folder:
     cargo build --release -p calabi-cli
     python3 tests/python/check_real_models.py target/release/calabi-cli {{folder}}
 
+# Loads what calabi writes in transformers 5; PYTHON has torch and transformers (tests/python/check_loading.py).
+loading python:
+    cargo build --release -p calabi-cli
+    {{python}} tests/python/check_loading.py target/release/calabi-cli
+
 # Decomposers by shape and rank.
 bench:
     cargo bench -p calabi-svd

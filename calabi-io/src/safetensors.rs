@@ -18,6 +18,7 @@ mod header;
 mod index;
 mod json;
 mod layers;
+mod loader;
 mod norms;
 mod order;
 mod plan;
@@ -46,7 +47,9 @@ const KIND: &str = "safetensors";
 ///   The other files at the top of the folder (tokenizer, generation settings) are copied. Weights in other formats and
 ///   `.safetensors` files that are no part of the model are not, nor are subfolders. `config.json` is copied as it is
 ///   where nothing is factorized; else it says `model_type = "calabi"`, and `calabi` holds the base model's type and
-///   the ranks, so that no loader can mistake the checkpoint for the dense model.
+///   the ranks, so that no loader can mistake the checkpoint for the dense model. Beside it then lies
+///   `modeling_calabi.py` (in the place of a file of that name), by which transformers 5 loads the checkpoint with
+///   `trust_remote_code=True`.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SafeTensors {}

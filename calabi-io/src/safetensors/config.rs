@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use calabi_api::FormatError;
 use serde_json::value::RawValue;
 
-use super::json;
+use super::plan::Part;
+use super::{json, loader};
 use crate::file::Input;
 
 /// The file's name.
@@ -14,8 +15,18 @@ pub(super) const FILE: &str = "config.json";
 const CALABI: &str = "calabi";
 /// The version of what stands under `calabi`.
 const VERSION: u64 = 1;
+/// Where the layers are listed whose bias came with their factors.
+const ADDED: &str = "added_biases";
 /// No configuration is longer.
 const LONGEST: u64 = 64 << 20;
+
+/// A layer that becomes factors.
+pub(super) struct Replaced {
+    pub(super) layer: String,
+    pub(super) rank: u64,
+    /// Whether it gets a bias that it had none of.
+    pub(super) adds_bias: bool,
+}
 
 /// What a checkpoint's configuration says.
 #[derive(Debug, Default)]
@@ -30,6 +41,10 @@ pub(super) struct Config {
     pub(super) quantized: bool,
     /// The ranks of layers that are factorized already.
     ranks: Vec<(String, u64)>,
+    /// The layers among them that had no bias before.
+    added_biases: Vec<String>,
+    /// The dense model's own code, where factors were put into a model that has some.
+    own_code: Option<String>,
 }
 
 impl Config {
@@ -58,10 +73,13 @@ impl Config {
         self.tied = flag(named("tie_word_embeddings")) || text_flag(named("text_config"));
         let model_type = named("model_type").map(json::value).transpose().map_err(|e| format!("model_type: {e}"))?;
         self.model_type = model_type.flatten();
+        loader::code(named(loader::MAP)).map_err(|problem| format!("{}: {problem}", loader::MAP))?;
         let former = named(CALABI).map(former).transpose().map_err(|e| format!("{CALABI}: {e}"))?;
         let calls_itself = self.model_type.as_deref() == Some(CALABI);
-        if let Some(Former { base, ranks }) = former {
+        if let Some(Former { base, ranks, added_biases, own_code }) = former {
             self.ranks = ranks;
+            self.added_biases = added_biases;
+            self.own_code = own_code;
             if calls_itself {
                 self.model_type = base;
             }
@@ -77,18 +95,24 @@ impl Config {
     }
 
     /// The configuration of the checkpoint in which these layers are factorized too: all other keys stay as they are.
-    pub(super) fn factorized(&self, ranks: &[(String, u64)]) -> Result<Vec<u8>, FormatError> {
-        let members = json::object(self.text().unwrap_or(b"{}"))
-            .map_err(|problem| FormatError::malformed(&self.path, problem))?;
+    /// `has` tells whether the checkpoint has a tensor of this name.
+    pub(super) fn factorized(&self, replaced: &[Replaced], has: impl Fn(&str) -> bool) -> Result<Vec<u8>, FormatError> {
+        let malformed = |problem| FormatError::malformed(&self.path, problem);
+        let members = json::object(self.text().unwrap_or(b"{}")).map_err(malformed)?;
+        let auto_map = members.iter().find(|(key, _)| key == loader::MAP).map(|&(_, raw)| raw);
+        let code = loader::code(auto_map).map_err(|problem| malformed(format!("{}: {problem}", loader::MAP)))?;
+        let own_code = code.own.map(|own| block(&own, 3)).or_else(|| self.own_code.clone());
         let mut lines: Vec<(String, String)> = members
             .into_iter()
-            .filter(|(key, _)| key != CALABI)
+            .filter(|(key, _)| ![CALABI, loader::MAP, loader::WEIGHTS].contains(&key.as_str()))
             .map(|(key, raw)| if key == "model_type" { (key, quoted(CALABI)) } else { (key, raw.get().to_owned()) })
             .collect();
         if lines.iter().all(|(key, _)| key != "model_type") {
             lines.push(("model_type".into(), quoted(CALABI)));
         }
-        lines.push((CALABI.into(), self.described(ranks)));
+        lines.push((loader::MAP.into(), block(&code.map, 2)));
+        lines.push((loader::WEIGHTS.into(), quoted(loader::NO_WEIGHTS)));
+        lines.push((CALABI.into(), self.described(replaced, own_code, has)));
         Ok((block(&lines, 1) + "\n").into_bytes())
     }
 
@@ -102,29 +126,46 @@ impl Config {
         self.ranks.iter().map(|(layer, _)| layer.as_str())
     }
 
+    /// The factorized layers that have a bias which their dense weight had none of.
+    pub(super) fn added_biases(&self) -> &[String] {
+        &self.added_biases
+    }
+
     /// The configuration of the dense checkpoint: what [`factorized`](Self::factorized) added is taken out.
     pub(super) fn dense(&self) -> Result<Vec<u8>, FormatError> {
-        let members = json::object(self.text().unwrap_or(b"{}"))
-            .map_err(|problem| FormatError::malformed(&self.path, problem))?;
-        let kept = members.into_iter().filter(|(key, _)| key != CALABI);
-        let lines: Vec<(String, String)> = kept
-            .filter_map(|(key, raw)| match key.as_str() {
-                "model_type" => self.model_type.as_deref().map(|base| (key, quoted(base))),
-                _ => Some((key, raw.get().to_owned())),
-            })
-            .collect();
+        let malformed = |problem| FormatError::malformed(&self.path, problem);
+        let mut lines = Vec::new();
+        for (key, raw) in json::object(self.text().unwrap_or(b"{}")).map_err(malformed)? {
+            match key.as_str() {
+                CALABI | loader::WEIGHTS => {}
+                "model_type" => lines.extend(self.model_type.as_deref().map(|base| (key, quoted(base)))),
+                loader::MAP => {
+                    let own = loader::own(raw, self.own_code.as_deref());
+                    let own = own.map_err(|problem| malformed(format!("{}: {problem}", loader::MAP)))?;
+                    lines.extend((!own.is_empty()).then(|| (key, block(&own, 2))));
+                }
+                _ => lines.push((key, raw.get().to_owned())),
+            }
+        }
         Ok((block(&lines, 1) + "\n").into_bytes())
     }
 
-    fn described(&self, ranks: &[(String, u64)]) -> String {
+    fn described(&self, replaced: &[Replaced], own_code: Option<String>, has: impl Fn(&str) -> bool) -> String {
         let base = self.model_type.as_deref().map_or_else(|| "null".into(), quoted);
-        let ranks: Vec<_> =
-            self.ranks.iter().chain(ranks).map(|(name, rank)| (name.clone(), rank.to_string())).collect();
-        let members = [
+        let new = replaced.iter().map(|replaced| (&replaced.layer, replaced.rank));
+        let ranks: Vec<_> = self.ranks.iter().map(|(name, rank)| (name, *rank)).chain(new).collect();
+        let ranks: Vec<_> = ranks.into_iter().map(|(name, rank)| (name.clone(), rank.to_string())).collect();
+        let biased = list(ranks.iter().map(|(name, _)| name).filter(|name| has(&Part::Bias.of(name))));
+        let added = replaced.iter().filter(|replaced| replaced.adds_bias).map(|replaced| &replaced.layer);
+        let added = list(self.added_biases.iter().chain(added));
+        let mut members: Vec<(String, String)> = vec![
             ("version".into(), VERSION.to_string()),
             ("base_model_type".into(), base),
             ("ranks".into(), block(&ranks, 3)),
         ];
+        members.extend(biased.map(|biased| ("biases".into(), biased)));
+        members.extend(added.map(|added| (ADDED.into(), added)));
+        members.extend(own_code.map(|own| (loader::MAP.into(), own)));
         block(&members, 2)
     }
 }
@@ -133,6 +174,8 @@ impl Config {
 struct Former {
     base: Option<String>,
     ranks: Vec<(String, u64)>,
+    added_biases: Vec<String>,
+    own_code: Option<String>,
 }
 
 fn former(raw: &RawValue) -> Result<Former, String> {
@@ -146,7 +189,9 @@ fn former(raw: &RawValue) -> Result<Former, String> {
     let ranks = named("ranks").ok_or("its ranks are missing")?;
     let ranks = json::object(ranks.get().as_bytes())?;
     let ranks = ranks.into_iter().map(|(name, raw)| Ok((name, json::value(raw)?))).collect::<Result<_, String>>()?;
-    Ok(Former { base, ranks })
+    let own_code = named(loader::MAP).map(|raw| raw.get().to_owned());
+    let added_biases = named(ADDED).map(json::value).transpose()?.unwrap_or_default();
+    Ok(Former { base, ranks, added_biases, own_code })
 }
 
 fn flag(raw: Option<&RawValue>) -> bool {
@@ -167,6 +212,12 @@ fn block(members: &[(String, String)], depth: usize) -> String {
     let (inner, outer) = ("  ".repeat(depth), "  ".repeat(depth - 1));
     let lines: Vec<_> = members.iter().map(|(key, value)| format!("{inner}{}: {value}", quoted(key))).collect();
     format!("{{\n{}\n{outer}}}", lines.join(",\n"))
+}
+
+/// A list of names, a line each; none where there are none.
+fn list<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let lines: Vec<_> = names.map(|name| format!("{}{}", "  ".repeat(3), quoted(name))).collect();
+    (!lines.is_empty()).then(|| format!("[\n{}\n    ]", lines.join(",\n")))
 }
 
 fn quoted(text: &str) -> String {

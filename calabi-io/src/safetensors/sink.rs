@@ -1,6 +1,6 @@
 //! A model that is being written: factors as they come, all else when it is finished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 use calabi_api::ndarray::ArrayD;
 use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Name, Replacement, WriteOptions, Written};
 
-use super::config;
+use super::config::{self, Replaced};
 use super::densify::Pair;
 use super::factor::{self, Matrix};
 use super::index::{self, WeightMap};
 use super::plan::{self, Content, FilePlan, Part, Piece};
 use super::source::{Folder, Model};
-use super::{encode, folder};
+use super::{encode, folder, loader};
 use crate::file::{Input, Output};
 
 mod amend;
@@ -45,6 +45,8 @@ struct Declared {
     layer: String,
     rank: usize,
     bias: bool,
+    /// Whether that is one where there was none.
+    adds_bias: bool,
     written: bool,
     /// The file and the place in it of each part.
     targets: BTreeMap<Part, (usize, u64)>,
@@ -168,13 +170,21 @@ impl Sink {
 
     /// Writes what a folder holds beside its weights.
     fn complete(&self, Folder { config, companions }: &Folder) -> Result<(), FormatError> {
-        for path in companions {
+        let as_it_was = self.declared.is_empty() && self.pairs.is_empty();
+        for path in companions.iter().filter(|path| as_it_was || !path.ends_with(loader::FILE)) {
             self.copy_file(path)?;
         }
         self.write_index()?;
         if !self.declared.is_empty() {
-            let ranks = self.declared.values().map(|declared| (declared.layer.clone(), declared.rank as u64));
-            self.write_file(config::FILE, &config.factorized(&ranks.collect::<Vec<_>>())?)?;
+            let replaced = self.declared.values().map(|declared| Replaced {
+                layer: declared.layer.clone(),
+                rank: declared.rank as u64,
+                adds_bias: declared.adds_bias,
+            });
+            let names: HashSet<&str> = self.pieces().map(|(_, piece)| piece.name.as_str()).collect();
+            let config = config.factorized(&replaced.collect::<Vec<_>>(), |name| names.contains(name))?;
+            self.write_file(config::FILE, &config)?;
+            self.write_file(loader::FILE, loader::TEXT.as_bytes())?;
         } else if !self.pairs.is_empty() {
             self.write_file(config::FILE, &config.dense()?)?;
         } else if let Some(text) = config.text() {
@@ -193,9 +203,13 @@ impl Sink {
         if matches!(&self.files[..], [only] if only.name == folder::SINGLE) {
             return Ok(());
         }
-        let pieces = || self.files.iter().flat_map(|file| file.pieces.iter().map(move |(_, piece)| (file, piece)));
-        let map: WeightMap = pieces().map(|(file, piece)| (piece.name.clone(), file.name.clone())).collect();
-        self.write_file(index::FILE, &index::encode(&map, pieces().map(|(_, piece)| piece.length).sum()))
+        let map: WeightMap = self.pieces().map(|(file, piece)| (piece.name.clone(), file.name.clone())).collect();
+        self.write_file(index::FILE, &index::encode(&map, self.pieces().map(|(_, piece)| piece.length).sum()))
+    }
+
+    /// All tensors, each with its file.
+    fn pieces(&self) -> impl Iterator<Item = (&OpenFile, &Piece)> {
+        self.files.iter().flat_map(|file| file.pieces.iter().map(move |(_, piece)| (file, piece)))
     }
 
     fn copy_file(&self, path: &Path) -> Result<(), FormatError> {
@@ -263,8 +277,9 @@ fn declare(model: &Model, replaced: &[Replacement<'_>]) -> Result<BTreeMap<usize
             let shape = layer.shape;
             return Err(FormatError::Misuse(format!("{name} is {shape}: rank {rank} is more than it can have")));
         }
-        let (layer, key) = (layer.name.clone(), layer.key);
-        let declared = Declared { layer, rank: rank.get(), bias, written: false, targets: BTreeMap::new() };
+        let (adds_bias, key, rank) = (bias && !layer.bias, layer.key, rank.get());
+        let layer = layer.name.clone();
+        let declared = Declared { layer, rank, bias, adds_bias, written: false, targets: BTreeMap::new() };
         if all.insert(key, declared).is_some() {
             return Err(FormatError::Misuse(format!("{name} is declared twice")));
         }

@@ -31,14 +31,31 @@ fn configured(place: &Place, config: Option<&str>) -> String {
     fs::read_to_string(output.join("config.json")).unwrap()
 }
 
+/// What stands under these keys of a configuration.
+fn said<'a>(config: &'a Value, keys: &[&str]) -> Vec<&'a Value> {
+    keys.iter().map(|key| &config[key]).collect()
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
 #[test]
 fn a_factorized_model_names_itself() {
     let config = r#"{"architectures":["X"],"model_type":"llama","eps":1e-05,"big":123456789012345678901234567890}"#;
-    let expected = r#"{
+    let text = configured(&Place::new(), Some(config));
+    let begins = r#"{
   "architectures": ["X"],
   "model_type": "calabi",
   "eps": 1e-05,
   "big": 123456789012345678901234567890,
+  "auto_map": {
+    "AutoConfig": "modeling_calabi.CalabiConfig",
+    "AutoModel": "modeling_calabi.CalabiModel",
+"#;
+    let ends = r#"
+  },
+  "transformers_weights": "factors: load them with an Auto class and trust_remote_code=True",
   "calabi": {
     "version": 1,
     "base_model_type": "llama",
@@ -48,32 +65,82 @@ fn a_factorized_model_names_itself() {
   }
 }
 "#;
-    assert_eq!(configured(&Place::new(), Some(config)), expected);
+    assert!(text.starts_with(begins) && text.ends_with(ends), "{text}");
+    let causal = &parsed(&text)["auto_map"]["AutoModelForCausalLM"];
+    assert_eq!(causal, "modeling_calabi.CalabiModelForCausalLM");
 }
 
 #[test]
 fn a_model_without_a_type_or_a_configuration_names_itself_too() {
-    let expected = json!({
-        "model_type": "calabi",
-        "calabi": { "version": 1, "base_model_type": null, "ranks": { "a": 2 } }
-    });
+    let expected = json!({ "version": 1, "base_model_type": null, "ranks": { "a": 2 } });
     for config in [None, Some("{}"), Some(r#"{"model_type":null}"#)] {
-        let text = configured(&Place::new(), config);
-        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected, "{config:?}");
+        let config = parsed(&configured(&Place::new(), config));
+        assert_eq!(said(&config, &["model_type", "calabi"]), [&json!("calabi"), &expected]);
     }
 }
 
 #[test]
 fn a_factorized_model_can_be_factorized_further() {
     let place = Place::new();
-    configured(&place, Some(r#"{"model_type":"gpt2"}"#));
+    let first = parsed(&configured(&place, Some(r#"{"model_type":"gpt2"}"#)));
     let source = open(&place.path("out")).unwrap();
     assert_eq!(source.layers().len(), 1);
+    place.write("out/modeling_calabi.py", b"of an older version");
     let again = place.path("again");
-    write(&*source, &again, &[("b", 3, false)], None);
-    let config: Value = serde_json::from_slice(&fs::read(again.join("config.json")).unwrap()).unwrap();
-    let expected = json!({ "version": 1, "base_model_type": "gpt2", "ranks": { "a": 2, "b": 3 } });
-    assert_eq!((&config["model_type"], &config["calabi"]), (&json!("calabi"), &expected));
+    write(&*source, &again, &[("b", 3, true)], None);
+    let text = fs::read_to_string(again.join("config.json")).unwrap();
+    let config = parsed(&text);
+    let ranks = json!({ "a": 2, "b": 3 });
+    let expected = json!({ "version": 1, "base_model_type": "gpt2", "ranks": ranks, "biases": ["b"],
+        "added_biases": ["b"] });
+    assert_eq!(said(&config, &["model_type", "calabi"]), [&json!("calabi"), &expected]);
+    assert_eq!(config["auto_map"], first["auto_map"]);
+    assert_eq!(text.matches("auto_map").count(), 1);
+    let file = |folder: &str| fs::read_to_string(place.path(folder).join("modeling_calabi.py")).unwrap();
+    assert!(file("again").contains("class CalabiConfig:"), "the file is the one that this version knows");
+}
+
+#[test]
+fn the_modelling_file_goes_where_factors_are() {
+    let place = Place::new();
+    configured(&place, Some(r#"{"model_type":"gpt2"}"#));
+    assert!(place.path("out/modeling_calabi.py").is_file());
+    write(&*open(&place.path("g")).unwrap(), &place.path("copy"), &[], None);
+    assert!(!place.path("copy/modeling_calabi.py").exists());
+    assert_eq!(fs::read(place.path("copy/config.json")).unwrap(), fs::read(place.path("g/config.json")).unwrap());
+    write(&*open(&place.path("out")).unwrap(), &place.path("same"), &[], None);
+    for file in ["config.json", "modeling_calabi.py"] {
+        assert_eq!(fs::read(place.path("same").join(file)).unwrap(), fs::read(place.path("out").join(file)).unwrap());
+    }
+}
+
+#[test]
+fn code_of_the_models_own_stays_known() {
+    let place = Place::new();
+    let config = r#"{"model_type":"own","transformers_weights":"x.safetensors","auto_map":{"AutoConfig":"c.OwnConfig",
+        "AutoModelForOddities":"m.Own","AutoTokenizer":["t.Slow",null]}}"#;
+    let own = json!({ "AutoConfig": "c.OwnConfig", "AutoModelForOddities": "m.Own" });
+    let text = configured(&place, Some(config));
+    let again = place.path("again");
+    write(&*open(&place.path("out")).unwrap(), &again, &[("b", 3, false)], None);
+    for text in [text, fs::read_to_string(again.join("config.json")).unwrap()] {
+        let config = parsed(&text);
+        assert_eq!(config["calabi"]["auto_map"], own);
+        let map = &config["auto_map"];
+        let expected = ["modeling_calabi.CalabiConfig", "modeling_calabi.CalabiModelForOddities"].map(Value::from);
+        assert_eq!(said(map, &["AutoConfig", "AutoModelForOddities"]), expected.iter().collect::<Vec<_>>());
+        assert_eq!(map["AutoTokenizer"], json!(["t.Slow", null]));
+        assert_eq!(text.matches("transformers_weights").count(), 1);
+    }
+}
+
+#[test]
+fn an_auto_map_that_is_none_is_refused() {
+    let place = Place::new();
+    place.write("g/config.json", br#"{"auto_map": ["modeling_x.X"]}"#);
+    place.write("g/model.safetensors", &reference(&[a(), b()]));
+    let (problem, _) = refuse(&place.path("g"));
+    assert!(problem.starts_with("auto_map: invalid type"), "{problem}");
 }
 
 #[test]

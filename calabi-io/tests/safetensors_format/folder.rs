@@ -96,7 +96,7 @@ fn shards_stay_where_they_are() {
     let source = open(&sharded(&place)).unwrap();
     let output = place.path("out");
     let written = write(&*source, &output, &[("a", 2, false)], None);
-    assert_eq!(files(&output), ["config.json", ONE, TWO, INDEX]);
+    assert_eq!(files(&output), ["config.json", ONE, TWO, INDEX, "modeling_calabi.py"]);
     assert_eq!(tensors(&output.join(ONE)).keys().collect::<Vec<_>>(), ["a.left.weight", "a.right.weight"]);
     assert_eq!(tensors(&output.join(TWO))["a.left.bias"].bytes, bias().bytes);
     let map = json!({ "a.left.weight": ONE, "a.right.weight": ONE, "a.left.bias": TWO, "b.weight": TWO });

@@ -4,6 +4,7 @@ mod amend;
 mod bias;
 mod config;
 mod damage;
+mod densify;
 mod folder;
 mod layers;
 mod malformed;

@@ -10,7 +10,7 @@ fn model() -> Graph {
         .output("y", FLOAT, &["n", "2"])
         .weight("up", &[3, 4], &up)
         .weight("down", &[4, 2], &down)
-        .node("MatMul", &["x", "up"], "high")
+        .node_with("MatMul", &["x", "up"], "high", &[])
         .node("Shrink", &["high"], "active")
         .node("MatMul", &["active", "down"], "y")
 }
@@ -108,7 +108,7 @@ mod with_library {
             .output("y", FLOAT, &["n", "2"])
             .weight_beside("up", &[3, 4], "model.data")
             .weight("down", &[4, 2], &down)
-            .node("MatMul", &["x", "up"], "high")
+            .node_with("MatMul", &["x", "up"], "high", &[])
             .node("Shrink", &["high"], "active")
             .node("MatMul", &["active", "down"], "y");
         let (folder, path) = file("model.onnx", &graph.model());
