@@ -35,7 +35,7 @@ fn what_is_missing_or_dense_or_damaged_is_said() {
     safetensors::save(&tensors, &path).unwrap();
     let refused = |name: &str| LowRankLinear::load(&path, name, &Device::Cpu).unwrap_err().to_string();
     assert!(refused("up").contains("up: it is dense there"), "{}", refused("up"));
-    assert!(refused("down").ends_with("holds no factors of down"), "{}", refused("down"));
+    assert!(refused("down").contains("holds no factors of down"), "{}", refused("down"));
     std::fs::write(&path, b"\xff\xff\xff\xff\xff\xff\xff\xff{}").unwrap();
     assert!(refused("up").contains("model.safetensors"), "{}", refused("up"));
     std::fs::remove_file(&path).unwrap();
