@@ -30,6 +30,11 @@ pub fn gradcheck(variables: &[(&str, &Var)], run: impl Fn() -> Result<Tensor>) -
 }
 
 /// How gradients are compared.
+///
+/// ```
+/// let fewer = calabi_nn::GradCheck { entries: 16, ..calabi_nn::GradCheck::default() };
+/// assert_eq!(fewer.step, None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GradCheck {
     /// The step, as a share of an entry's size: of its magnitude, or of its tensor's root mean square where that is
@@ -50,6 +55,16 @@ impl Default for GradCheck {
 }
 
 /// How far the gradient of one tensor is from differences.
+///
+/// ```
+/// use calabi_nn::candle_core::{Device, Var};
+///
+/// let x = Var::new(&[3f64], &Device::Cpu)?;
+/// let found = &calabi_nn::gradcheck(&[("x", &x)], || x.as_tensor() * 2.0)?[0];
+/// assert_eq!((found.name.as_str(), found.at, found.compared), ("x", 0, 1));
+/// assert!((found.numeric - found.analytic).abs() < 1e-9);
+/// # Ok::<(), calabi_nn::candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deviation {
     /// The tensor's name.
@@ -167,7 +182,7 @@ impl<'v> Moved<'v> {
         run: &impl Fn() -> Result<Tensor>,
         difference: &impl Fn(&Tensor, &Tensor) -> Result<f64>,
     ) -> Result<f64> {
-        let Some(&value) = self.values.get(at) else { bail!("a tensor has no entry {at}") };
+        let value = *self.entry(at)?;
         let precision = if self.var.dtype() == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let h = step.unwrap_or(precision.powf(0.2)) * self.size.max(value.abs());
         let mut central = |h: f64| {
@@ -176,15 +191,19 @@ impl<'v> Moved<'v> {
             Ok::<_, candle_core::Error>(difference(&plus, &minus)? / (above - below))
         };
         let slope = (4.0 * central(h)? - central(2.0 * h)?) / 3.0;
-        self.values[at] = value;
+        *self.entry(at)? = value;
         Ok(slope)
+    }
+
+    fn entry(&mut self, at: usize) -> Result<&mut f64> {
+        self.values.get_mut(at).map_or_else(|| bail!("a tensor has no entry {at}"), Ok)
     }
 
     /// The output where an entry has this value, and the value as it is rounded.
     fn output_at(&mut self, at: usize, value: f64, run: &impl Fn() -> Result<Tensor>) -> Result<(f64, Tensor)> {
         #[allow(clippy::cast_possible_truncation)] // the variable's own type
         let value = if self.var.dtype() == DType::F64 { value } else { f64::from(value as f32) };
-        self.values[at] = value;
+        *self.entry(at)? = value;
         let moved = Tensor::from_slice(&self.values, self.var.shape(), self.var.device())?;
         self.var.set(&moved.to_dtype(self.var.dtype())?)?;
         Ok((value, run()?.copy()?))

@@ -131,13 +131,13 @@ impl LowRankLinear {
         &self.left
     }
 
-    /// `right`, `r × n`; as [`left`](Self::left).
+    /// `right`, `r × n`; an example is at [`left`](Self::left).
     #[must_use]
     pub fn right(&self) -> &Tensor {
         &self.right
     }
 
-    /// The bias, `m`; as [`left`](Self::left).
+    /// The bias, `m`; an example is at [`left`](Self::left).
     #[must_use]
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
@@ -157,7 +157,7 @@ impl LowRankLinear {
         self.shape
     }
 
-    /// The number of columns of `left` and of rows of `right`; as [`shape`](Self::shape).
+    /// The number of columns of `left` and of rows of `right`, `r`; an example is at [`shape`](Self::shape).
     #[must_use]
     pub fn rank(&self) -> Rank {
         self.rank

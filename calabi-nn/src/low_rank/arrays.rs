@@ -8,6 +8,19 @@ use super::forward::{Wide, forward, refuse_non_finite, rows};
 use super::widen::widened;
 
 /// The gradients of a loss for a layer's tensors and its input, each of the shape of what it belongs to.
+///
+/// ```
+/// use calabi_nn::LowRankLinear;
+/// use calabi_nn::candle_core::{Device, Tensor};
+/// use calabi_nn::ndarray::array;
+///
+/// let two = Tensor::new(&[[2f64]], &Device::Cpu)?;
+/// let layer = LowRankLinear::new(two.clone(), two, None)?; // y = 2 · 2 · x
+/// let gradients = layer.backward_array(&array![[5f64]], &array![[1f64]])?;
+/// assert_eq!((gradients.left[(0, 0)], gradients.right[(0, 0)], gradients.input[(0, 0)]), (10.0, 10.0, 4.0));
+/// assert_eq!(gradients.bias, None);
+/// # Ok::<(), calabi_nn::candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gradients<A, D: Dimension> {
     /// For `left`, `m × r`.

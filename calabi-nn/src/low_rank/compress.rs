@@ -18,6 +18,20 @@ use super::arrays::{matrix, tensor};
 const ROWS: usize = 256;
 
 /// A layer on its factors, and what it lost.
+///
+/// ```
+/// use calabi_api::Rank;
+/// use calabi_nn::candle_core::{Device, Tensor};
+/// use calabi_nn::candle_nn::Linear;
+/// use calabi_nn::{Compressed, LowRankLinear};
+///
+/// let dense = Linear::new(Tensor::new(&[[3f32, 0.0], [0.0, 4.0]], &Device::Cpu)?, None);
+/// let fixed = calabi_rank::Fixed { rank: Rank::ONE };
+/// let Compressed { layer, report } = LowRankLinear::compress(&dense, &calabi_svd::Faer::default(), &fixed)?;
+/// assert_eq!(layer.rank(), report.rank);
+/// assert!((report.relative_error - 0.6).abs() < 1e-6); // 3 of √(3² + 4²)
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Compressed {
     /// The layer, of the dense one's type and on its device.
@@ -85,6 +99,13 @@ impl fmt::Display for Compression {
 }
 
 /// Why a dense layer was not factorized.
+///
+/// ```
+/// use calabi_nn::CompressError;
+///
+/// let error = CompressError::Dense { because: "no gap stands out".into() };
+/// assert_eq!(error.to_string(), "the layer stays dense: no gap stands out");
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CompressError {
@@ -126,7 +147,7 @@ pub enum CompressError {
 impl LowRankLinear {
     /// Factorizes a dense layer's weight at the rank that `selector` chooses; its bias stays.
     ///
-    /// Factors are made at whatever rank is chosen, also past break-even, and the report says so:
+    /// Factors are made at the very rank that is chosen, not rounded to a multiple, also past break-even, and the report says so:
     /// [`compress_below_break_even`](Self::compress_below_break_even) refuses those. Weights are decomposed as `f32`, and
     /// factors multiplied in `f32` (`f64` for a layer in `f64`) before they are rounded to the layer's type. A rule that
     /// needs calibration data has none here.

@@ -95,7 +95,17 @@ impl LowRankLinear {
         all.into_iter().filter_map(|(what, tensor)| Some((format!("{name}.{what}"), tensor?.clone()))).collect()
     }
 
-    /// Writes a `.safetensors` file with this layer alone, as [`load`](Self::load) reads it and shows it.
+    /// Writes a `.safetensors` file with this layer alone, as [`load`](Self::load) reads it.
+    ///
+    /// ```
+    /// # use calabi_nn::{LowRankLinear, candle_core::{DType, Device, Tensor, safetensors}};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("layer.safetensors");
+    /// let ones = |shape: (usize, usize)| Tensor::ones(shape, DType::F32, &Device::Cpu);
+    /// LowRankLinear::new(ones((3, 1))?, ones((1, 2))?, None)?.save(&path, "mlp.up")?;
+    /// assert_eq!(safetensors::load(&path, &Device::Cpu)?["mlp.up.right.weight"].dims(), [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Where the file cannot be written.
