@@ -13,7 +13,7 @@ mod linear;
 mod mlp;
 mod names;
 mod norm;
-mod ops;
+pub(crate) mod ops;
 mod pass;
 mod rotary;
 mod runner;

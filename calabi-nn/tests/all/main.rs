@@ -2,6 +2,7 @@
 
 mod data;
 mod hf;
+mod low_rank;
 mod models;
 mod npz;
 mod onnx;

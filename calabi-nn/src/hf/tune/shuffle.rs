@@ -1,27 +1,21 @@
 //! Orders samples by a seed.
 
-/// A generator of numbers that look random (`SplitMix64`, Steele, Lea and Flood 2014).
+use crate::random::SplitMix;
+
+/// Another order for every call.
 pub(super) struct Shuffle {
-    state: u64,
+    numbers: SplitMix,
 }
 
 impl Shuffle {
     pub(super) fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        Self { numbers: SplitMix::new(seed) }
     }
 
     /// Puts items into another order (Fisher and Yates).
     pub(super) fn mix(&mut self, items: &mut [usize]) {
         for last in (1..items.len()).rev() {
-            let other = self.next() % (last as u64 + 1);
-            items.swap(last, usize::try_from(other).unwrap_or(last));
+            items.swap(last, self.numbers.below(last + 1));
         }
     }
 }
