@@ -117,7 +117,7 @@ fn states() -> ByteSize {
 }
 
 fn epochs() -> NonZeroUsize {
-    number(8)
+    number(4)
 }
 
 fn batch() -> NonZeroUsize {
