@@ -63,6 +63,7 @@ fn dispatch(command: Command) -> Result<Ending, Failure> {
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::plan(&args),
         Command::Calibrate(args) => commands::calibrate::calibrate(&args),
+        Command::Finetune(args) => commands::finetune::finetune(&args),
         Command::Eval(args) => commands::eval::eval(&args),
         Command::Inspect(args) => commands::inspect::inspect(&args),
         Command::Plugins(args) => commands::plugins::plugins(&args),

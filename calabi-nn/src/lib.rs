@@ -30,7 +30,7 @@ mod tokens;
 mod wire;
 
 pub use data::{DataOptions, load_data, text_windows};
-pub use hf::HfRuntime;
+pub use hf::{HfRuntime, TrainEvent, TrainLimit, TrainObjective, TrainSettings, Trained, held_out_loss, train};
 pub use npz::read_npz;
 pub use onnx::OnnxRuntime;
 pub use samples::{Labelled, read_samples};

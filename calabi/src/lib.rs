@@ -25,6 +25,7 @@ mod data;
 mod decompose;
 mod error;
 mod eval;
+mod finetune;
 mod metric;
 mod metrics;
 mod observe;
@@ -62,11 +63,12 @@ pub use calabi_svd as svd;
 pub use calibrate::{Gathered, gather as calibrate};
 pub use error::Error;
 pub use eval::{EvalOptions, Evaluation, evaluate};
+pub use finetune::{FinetuneOptions, FinetuneReport, finetune};
 pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;
 pub use pipeline::{
-    Assignment, CalibrationSettings, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError,
+    Assignment, CalibrationSettings, FinetuneObjective, FinetuneSettings, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError,
     RefineSection, ReportSettings, SearchSettings, Source, VerifySettings, pipeline_schema,
 };
 pub use plan::{Decision, Plan, PlannedLayer, Rule};

@@ -39,14 +39,7 @@ impl Places {
         let (input, output) = (&pipeline.model.input.value, &pipeline.model.output);
         let mut taken = files_read(pipeline, source);
         taken.extend(options.reads.clone());
-        // What the new model will have too, and the files that any checkpoint may have.
-        let ours = |name: &OsStr| {
-            let name = name.as_encoded_bytes();
-            input.join(OsStr::from_bytes(name)).exists()
-                || name == b"config.json"
-                || name.ends_with(b".safetensors")
-                || name.ends_with(b".safetensors.index.json")
-        };
+        let ours = |name: &OsStr| is_of_a_copy(name, input);
         let target = Target { path: &output.value, span: output.span.clone(), taken: &taken, force: options.force };
         let place = target.check_folder(ours)?;
         for side in source.side_files(&place) {
@@ -64,6 +57,27 @@ impl Places {
         }
         Ok(Self { output: place, failed })
     }
+
+    /// Checks the place of a copy of a model.
+    pub(crate) fn of_copy(target: &Target<'_>, model: &Path) -> Result<Self, ConfigError> {
+        let output = target.check_folder(|name| is_of_a_copy(name, model))?;
+        let failed = with_suffix(&output, ".failed");
+        Ok(Self { output, failed })
+    }
+
+    /// Where the output goes, its folder resolved.
+    pub(crate) fn output(&self) -> &Path {
+        &self.output
+    }
+}
+
+/// Whether a copy of a model may have such a file: one that the model has, or that any checkpoint may have.
+fn is_of_a_copy(name: &OsStr, model: &Path) -> bool {
+    let name = name.as_encoded_bytes();
+    model.join(OsStr::from_bytes(name)).exists()
+        || name == b"config.json"
+        || name.ends_with(b".safetensors")
+        || name.ends_with(b".safetensors.index.json")
 }
 
 /// The files that a pipeline reads, the model first.
@@ -78,7 +92,7 @@ pub(crate) fn files_read(pipeline: &Pipeline, source: &dyn LayerSource) -> Vec<P
     files
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     path.with_file_name(name)
