@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use calabi_api::ConfigError;
 use serde::Serialize;
 
+#[cfg(not(feature = "runtimes"))]
+use crate::Sited;
 use crate::pipeline::FinetuneObjective;
 #[cfg(not(feature = "runtimes"))]
 use crate::pipeline::FinetuneSettings;
 use crate::run::on_threads;
 use crate::runtime::runtime_for;
-#[cfg(not(feature = "runtimes"))]
-use crate::Sited;
 use crate::{Error, Observer, Pipeline};
 
 /// What a fine-tuning is told besides its pipeline.

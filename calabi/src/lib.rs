@@ -68,8 +68,9 @@ pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;
 pub use pipeline::{
-    Assignment, CalibrationSettings, FinetuneObjective, FinetuneSettings, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError,
-    RefineSection, ReportSettings, SearchSettings, Source, VerifySettings, pipeline_schema,
+    Assignment, CalibrationSettings, FinetuneObjective, FinetuneSettings, LayerSettings, ModelSettings, OnError,
+    Override, Pipeline, PipelineError, RefineSection, ReportSettings, SearchSettings, Source, VerifySettings,
+    pipeline_schema,
 };
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};

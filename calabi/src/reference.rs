@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::pipeline::{
-    CalibrationSettings, FinetuneSettings, LayerSettings, ModelSettings, RefineSection, ReportSettings, SearchSettings, VerifySettings,
+    CalibrationSettings, FinetuneSettings, LayerSettings, ModelSettings, RefineSection, ReportSettings, SearchSettings,
+    VerifySettings,
 };
 
 /// A plugin, or a section of the pipeline file, with its settings.

@@ -50,7 +50,9 @@ fn the_result_is_better_and_stands_beside_the_compressed_model() {
         assert_eq!(files(&work.path("small")), before);
         assert_eq!(work.names(), ["data.safetensors", "model", "p.toml", "small", "small.tuned"]);
         let after = files(&work.path("small.tuned"));
-        let named = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect::<Vec<_>>();
+        let named = |files: &[(String, Vec<u8>)]| {
+            files.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect::<Vec<_>>()
+        };
         assert_eq!(named(&after), named(&before));
         assert_eq!(after[0], before[0], "config.json");
         assert_ne!(after, before);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use calabi_nn::TrainEvent;
 
+use crate::pipeline::FinetuneObjective;
 use crate::{Observer, Stage};
 
 /// The time from one line to the next.
@@ -13,14 +14,15 @@ const EVERY: Duration = Duration::from_secs(10);
 /// What was told last, and what happened since.
 pub(super) struct Told<'o> {
     observer: &'o dyn Observer,
+    objective: FinetuneObjective,
     last: Instant,
     loss: f64,
     steps: u32,
 }
 
 impl<'o> Told<'o> {
-    pub(super) fn new(observer: &'o dyn Observer) -> Self {
-        Self { observer, last: Instant::now(), loss: 0.0, steps: 0 }
+    pub(super) fn new(observer: &'o dyn Observer, objective: FinetuneObjective) -> Self {
+        Self { observer, objective, last: Instant::now(), loss: 0.0, steps: 0 }
     }
 
     /// Breaks where the observer wants the training to end.
@@ -37,11 +39,12 @@ impl<'o> Told<'o> {
                 self.steps += 1;
                 if self.last.elapsed() >= EVERY || along >= 1.0 {
                     let (loss, percent) = (self.loss / f64::from(self.steps), 100.0 * along.min(1.0));
-                    let perplexity = loss.exp();
-                    self.say(&format!(
-                        "step {step}: loss {loss:.4}, perplexity {perplexity:.2}; {seconds:.0} s, {percent:.0} % done"
-                    ));
-                    *self = Self::new(self.observer);
+                    let loss = match self.objective {
+                        FinetuneObjective::NextToken => format!("loss {loss:.4}, perplexity {:.2}", loss.exp()),
+                        FinetuneObjective::Distill => format!("divergence from the original {loss:.4}"),
+                    };
+                    self.say(&format!("step {step}: {loss}; {seconds:.0} s, {percent:.0} % done"));
+                    *self = Self::new(self.observer, self.objective);
                 }
             }
         }

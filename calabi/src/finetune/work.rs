@@ -32,11 +32,10 @@ pub(super) fn trained(
     let samples = windows(settings, model).map_err(fail)?;
     let staging = Staging::beside(places)?;
     let teacher = Some(&*pipeline.model.input.value);
-    let mut told = Told::new(observer);
+    let mut told = Told::new(observer, settings.objective);
     observer.begin(Stage::Finetune, 0);
-    let trained = calabi_nn::train(model, teacher, &samples, &train_settings(settings), &state, &mut |event| {
-        told.tell(event)
-    });
+    let trained =
+        calabi_nn::train(model, teacher, &samples, &train_settings(settings), &state, &mut |event| told.tell(event));
     let Some(mut trained) = trained.map_err(fail)? else {
         observer.note(Stage::Finetune, "interrupted: the same command goes on from here");
         return Err(Error::Cancelled);

@@ -71,7 +71,7 @@ const fn number(value: usize) -> NonZeroUsize {
 }
 
 fn learning_rate() -> Positive {
-    Positive::constant(5e-4)
+    Positive::constant(1e-4)
 }
 
 fn sequence() -> NonZeroUsize {

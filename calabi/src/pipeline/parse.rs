@@ -15,7 +15,17 @@ use crate::{Pattern, Sited, search};
 
 /// The sections of a pipeline file.
 pub(super) const SECTIONS: [&str; 11] = [
-    "model", "layers", "calibration", "decomposer", "rank", "override", "refine", "finetune", "verify", "search", "report",
+    "model",
+    "layers",
+    "calibration",
+    "decomposer",
+    "rank",
+    "override",
+    "refine",
+    "finetune",
+    "verify",
+    "search",
+    "report",
 ];
 
 /// Parses a pipeline file. Paths stay as they are written.

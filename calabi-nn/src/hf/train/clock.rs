@@ -43,7 +43,7 @@ impl Clock {
 /// The size of a step that is taken so far along: it grows in the first twentieth, then falls to 0 along a cosine.
 pub(super) fn rate(largest: f64, along: f64) -> f64 {
     if along < WARM_UP {
-        return largest * (along / WARM_UP).max(0.1);
+        return largest * (along / WARM_UP).max(0.02);
     }
     let along = ((along - WARM_UP) / (1.0 - WARM_UP)).min(1.0);
     largest * 0.5 * (1.0 + (std::f64::consts::PI * along).cos())

@@ -58,7 +58,11 @@ impl Network {
     }
 
     /// The rows that enter the first block for these windows.
-    pub(super) fn entering(&self, tokens: &Tokens, windows: &[usize]) -> std::result::Result<(Tensor, Batch), RunError> {
+    pub(super) fn entering(
+        &self,
+        tokens: &Tokens,
+        windows: &[usize],
+    ) -> std::result::Result<(Tensor, Batch), RunError> {
         let HfRunner { store, model, prefix, .. } = &self.runner;
         let embedding = Embedding::load(store, model, prefix, tokens.length)?;
         let (mut values, mut mask) = (Vec::new(), Vec::new());
@@ -105,9 +109,8 @@ impl Whole {
     /// The sum of the losses of these rows.
     pub(super) fn loss(&self, x: &Tensor, batch: &Batch, wanted: &Wanted<'_>) -> std::result::Result<f64, RunError> {
         let x = self.behind_blocks(x, batch)?;
-        let made = self.features(&x).and_then(|x| {
-            ops::cross_entropy(&self.vocabulary()?, &x.detach(), wanted, Slopes::None)
-        });
+        let made =
+            self.features(&x).and_then(|x| ops::cross_entropy(&self.vocabulary()?, &x.detach(), wanted, Slopes::None));
         made.map(|made| made.sum).map_err(failed)
     }
 
@@ -170,7 +173,8 @@ impl Whole {
 
     /// The number of blocks, from the last on, of which all that they compute for so many rows can be held.
     fn held(&self, rows: usize) -> usize {
-        let bytes = |block: &Block| 4 * rows * block.clone().linears_mut().into_iter().map(|layer| width(layer)).sum::<usize>();
+        let bytes =
+            |block: &Block| 4 * rows * block.clone().linears_mut().into_iter().map(|layer| width(layer)).sum::<usize>();
         let mut sum = 0;
         let fits = self.blocks.iter().rev().map(bytes).take_while(|bytes| {
             sum += bytes;

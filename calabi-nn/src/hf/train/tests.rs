@@ -31,7 +31,8 @@ fn factorized(family: &str, folder: &Path) {
             (Some(layer), Ok(stored)) if !is_table => {
                 let weight = if name.contains(".c_") { stored.t().to_owned() } else { stored };
                 let n = weight.ncols();
-                let right = Array2::from_shape_fn((n * 3 / 4, n), |(i, j)| f32::from(u8::from(i == j)) - 2.0 / n as f32);
+                let right =
+                    Array2::from_shape_fn((n * 3 / 4, n), |(i, j)| f32::from(u8::from(i == j)) - 2.0 / n as f32);
                 push(format!("{layer}.left.weight"), weight.dot(&right.t()).into_dyn());
                 push(format!("{layer}.right.weight"), right.into_dyn());
             }
@@ -46,7 +47,8 @@ fn factorized(family: &str, folder: &Path) {
 }
 
 fn tokens(network: &Network) -> Tokens {
-    let ids = Array2::from_shape_fn((WINDOWS, 17), |(i, j)| i64::try_from((i * 31 + j * 17 + i * j * j + 3) % 80).unwrap());
+    let ids =
+        Array2::from_shape_fn((WINDOWS, 17), |(i, j)| i64::try_from((i * 31 + j * 17 + i * j * j + 3) % 80).unwrap());
     let samples = Samples { inputs: vec![("input_ids".to_owned(), Tensor::I64(ids.into_dyn()))] };
     Tokens::read(&network.runner.model, &samples).unwrap()
 }
@@ -69,8 +71,7 @@ fn agrees(family: &str, distill: bool) {
     let (x, batch) = teacher.entering(&tokens, &windows).unwrap();
     let rows = teacher.whole.features(&teacher.whole.behind_blocks(&x, &batch).unwrap()).unwrap();
     let vocabulary = teacher.whole.vocabulary().unwrap();
-    let wanted =
-        if distill { Wanted::Probabilities(&vocabulary, &rows, &targets) } else { Wanted::Tokens(&targets) };
+    let wanted = if distill { Wanted::Probabilities(&vocabulary, &rows, &targets) } else { Wanted::Tokens(&targets) };
     let parameters = Parameters::of(&network).unwrap();
     let (whole, vars) = parameters.placed(&network).unwrap();
     let (x, batch) = network.entering(&tokens, &windows).unwrap();
@@ -124,12 +125,8 @@ fn a_model_that_is_its_own_teacher_has_nothing_to_learn() {
         let vocabulary = whole.vocabulary().unwrap();
         let wanted = Wanted::Probabilities(&vocabulary, &rows, &targets);
         assert_eq!(whole.loss(&x, &batch, &wanted).unwrap().to_bits(), 0.0_f64.to_bits(), "{family}");
-        let made = crate::hf::ops::cross_entropy(
-            &vocabulary,
-            &rows,
-            &wanted,
-            crate::hf::ops::Slopes::OfRows { share: 1.0 },
-        );
+        let made =
+            crate::hf::ops::cross_entropy(&vocabulary, &rows, &wanted, crate::hf::ops::Slopes::OfRows { share: 1.0 });
         let slopes: Vec<f32> = made.unwrap().of_rows.unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert!(slopes.iter().all(|&slope| slope == 0.0), "{family}");
     }

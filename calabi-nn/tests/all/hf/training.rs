@@ -80,7 +80,8 @@ fn losses_go_down_and_what_is_written_has_the_loss_that_is_told() {
         for objective in [TrainObjective::NextToken, TrainObjective::Distill] {
             let cut = Cut::of(family);
             let steps = if objective == TrainObjective::Distill { 60 } else { 24 };
-            let settings = TrainSettings { objective, limit: TrainLimit { seconds: None, steps: Some(steps) }, ..SETTINGS };
+            let settings =
+                TrainSettings { objective, limit: TrainLimit { seconds: None, steps: Some(steps) }, ..SETTINGS };
             let trained = cut.train(&settings).unwrap();
             let (before, after) = trained.held_out;
             assert_eq!((trained.steps, trained.tokens, trained.resumed_at), (steps, steps as u64 * 48, None));
