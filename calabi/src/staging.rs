@@ -59,6 +59,7 @@ impl Places {
     }
 
     /// Checks the place of a copy of a model.
+    #[cfg(feature = "runtimes")]
     pub(crate) fn of_copy(target: &Target<'_>, model: &Path) -> Result<Self, ConfigError> {
         let output = target.check_folder(|name| is_of_a_copy(name, model))?;
         let failed = with_suffix(&output, ".failed");
@@ -66,6 +67,7 @@ impl Places {
     }
 
     /// Where the output goes, its folder resolved.
+    #[cfg(feature = "runtimes")]
     pub(crate) fn output(&self) -> &Path {
         &self.output
     }

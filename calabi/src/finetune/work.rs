@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use calabi_api::settings::Positive;
 use calabi_api::{ConfigError, LayerSource, RunError, Runtime, Samples, WriteOptions, Written};
 use calabi_nn::{HfRuntime, TrainLimit, TrainObjective, TrainSettings, Trained};
 
@@ -106,7 +107,7 @@ fn windows(settings: &FinetuneSettings, model: &Path) -> Result<Samples, RunErro
 }
 
 fn train_settings(settings: &FinetuneSettings) -> TrainSettings {
-    let minutes = settings.minutes.map(|minutes| minutes.get());
+    let minutes = settings.minutes.map(Positive::get);
     let minutes = minutes.or(settings.steps.is_none().then_some(FINETUNE_MINUTES));
     TrainSettings {
         objective: match settings.objective {

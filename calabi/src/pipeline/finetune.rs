@@ -61,6 +61,7 @@ pub enum FinetuneObjective {
 }
 
 /// Minutes of a training whose end nothing else says.
+#[cfg(feature = "runtimes")]
 pub(crate) const MINUTES: f64 = 20.0;
 
 const fn number(value: usize) -> NonZeroUsize {

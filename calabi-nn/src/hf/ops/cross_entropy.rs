@@ -181,7 +181,9 @@ fn of_probabilities(
 
 fn cap(row: &mut [f32], softcap: Option<f32>) {
     if let Some(cap) = softcap {
-        row.iter_mut().for_each(|y| *y = cap * (*y / cap).tanh());
+        for y in row {
+            *y = cap * (*y / cap).tanh();
+        }
     }
 }
 

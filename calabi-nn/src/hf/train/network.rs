@@ -22,7 +22,7 @@ use crate::hf::runner::HfRunner;
 use crate::hf::store::tensor_of;
 use crate::hf::tokens::Tokens;
 
-/// Bytes of what blocks compute that are held for the way back.
+/// What blocks compute is held up to so many bytes.
 const HELD: usize = 2 << 30;
 
 /// A checkpoint and its weights.
@@ -38,6 +38,8 @@ pub(super) struct Whole {
     pub(super) norm: Norm,
     pub(super) map: Linear,
     softcap: Option<f64>,
+    /// Bytes of what blocks compute that are held for the way back.
+    pub(super) held: usize,
 }
 
 /// Variables, or their gradients: of each block, and of what stands behind the last.
@@ -53,7 +55,7 @@ impl Network {
             return Err(RunError::Load { path: path.to_owned(), problem });
         };
         let blocks = (0..model.blocks.len()).map(|number| Block::load(store, model, prefix, number));
-        let whole = Whole { blocks: blocks.collect::<std::result::Result<_, _>>()?, norm, map, softcap };
+        let whole = Whole { blocks: blocks.collect::<std::result::Result<_, _>>()?, norm, map, softcap, held: HELD };
         Ok(Self { runner, whole })
     }
 
@@ -178,7 +180,7 @@ impl Whole {
         let mut sum = 0;
         let fits = self.blocks.iter().rev().map(bytes).take_while(|bytes| {
             sum += bytes;
-            sum <= HELD
+            sum <= self.held
         });
         fits.count()
     }

@@ -13,11 +13,11 @@ use crate::hf::store::Store;
 
 /// The tensors that are trained: of each block, and of what stands behind the last.
 #[derive(Debug, Clone)]
-pub(super) struct Parameters(pub(super) OfParts<Values>);
+pub(super) struct Parameters(pub(super) OfParts<Trainable>);
 
 /// A tensor that is trained.
 #[derive(Debug, Clone)]
-pub(super) struct Values {
+pub(super) struct Trainable {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) values: Vec<f32>,
@@ -32,16 +32,18 @@ impl Parameters {
     /// Those of a model as it is, the factors of every layer balanced.
     pub(super) fn of(network: &Network) -> std::result::Result<Self, RunError> {
         let mut whole = network.whole.clone();
-        let mut parts: OfParts<Values> = vec![Vec::new(); whole.blocks.len() + 1];
+        let mut parts: OfParts<Trainable> = vec![Vec::new(); whole.blocks.len() + 1];
         visit(&mut whole, &network.runner.store, &mut |part, name, tensor| {
             let values = tensor.flatten_all()?.to_vec1()?;
             if let Some(part) = parts.get_mut(part) {
-                part.push(Values { name, shape: tensor.dims().to_vec(), values });
+                part.push(Trainable { name, shape: tensor.dims().to_vec(), values });
             }
             Ok(tensor.clone())
         })
         .map_err(failed)?;
-        parts.iter_mut().for_each(|part| balance_all(part));
+        for part in &mut parts {
+            balance_all(part);
+        }
         Ok(Self(parts))
     }
 
@@ -51,7 +53,7 @@ impl Parameters {
     }
 
     /// All of them, always in one order.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Values> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Trainable> {
         self.0.iter().flatten()
     }
 
@@ -78,7 +80,7 @@ impl Parameters {
 
     /// The tensors by their names in the file.
     pub(super) fn into_tensors(self) -> std::result::Result<Vec<(String, ArrayD<f32>)>, RunError> {
-        let tensor = |Values { name, shape, values }| {
+        let tensor = |Trainable { name, shape, values }| {
             let values = ArrayD::from_shape_vec(IxDyn(&shape), values);
             Ok((name, values.map_err(|error| RunError::Failed(error.to_string()))?))
         };
@@ -132,7 +134,7 @@ fn visit_norm(norm: &mut Norm, part: usize, act: &mut Visit<'_>) -> Result<()> {
 }
 
 /// Balances the left and right factor of every layer: they follow each other.
-fn balance_all(part: &mut [Values]) {
+fn balance_all(part: &mut [Trainable]) {
     for place in 1..part.len() {
         if let Some([left, right]) = part.get_mut(place - 1..=place)
             && left.name.ends_with(LEFT)

@@ -9,7 +9,7 @@ use calabi_api::RunError;
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
-use super::parameters::{Parameters, Values};
+use super::parameters::{Parameters, Trainable};
 use crate::guard::guarded;
 use crate::hf::adam::Adam;
 use crate::text;
@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) adam: Adam,
 }
 
-/// Values under a name, as bytes.
+/// Trainable under a name, as bytes.
 struct Saved<'a> {
     shape: &'a [usize],
     values: &'a [f32],
@@ -103,7 +103,7 @@ impl State {
                            Remove it to begin anew, or name another output";
             return Err(refused(problem.to_owned()));
         }
-        let read = |kind: &str, of: &Values| {
+        let read = |kind: &str, of: &Trainable| {
             let tensor = file.tensor(&named(kind, &of.name)).ok();
             let values: Option<Vec<f32>> = tensor
                 .filter(|view| view.dtype() == Dtype::F32 && view.shape() == of.shape)
@@ -132,7 +132,7 @@ fn named(kind: &str, tensor: &str) -> String {
     format!("{kind}:{tensor}")
 }
 
-fn saved<'a>(kind: &str, of: &'a Values, values: &'a [f32]) -> (String, Saved<'a>) {
+fn saved<'a>(kind: &str, of: &'a Trainable, values: &'a [f32]) -> (String, Saved<'a>) {
     (named(kind, &of.name), Saved { shape: &of.shape, values })
 }
 
