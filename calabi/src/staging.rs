@@ -90,6 +90,10 @@ pub(crate) fn files_read(pipeline: &Pipeline, source: &dyn LayerSource) -> Vec<P
         let paths = [&calibration.data, &calibration.statistics, &calibration.tokenizer];
         files.extend(paths.into_iter().flatten().map(|path| path.value.clone()));
     }
+    if let Some(finetune) = &pipeline.finetune {
+        let paths = [Some(&finetune.data), finetune.tokenizer.as_ref()];
+        files.extend(paths.into_iter().flatten().map(|path| path.value.clone()));
+    }
     files.extend(pipeline.verify.iter().flat_map(|verify| verify.files().cloned()));
     files
 }

@@ -116,6 +116,8 @@ fn what_cannot_be_trained_is_refused_with_the_way_out() {
         assert_eq!(ran.code(), code, "{set}: {}", ran.stderr());
         assert!(ran.stderr().contains(words), "{set}: {}", ran.stderr());
     }
+    let ran = work.run(&["run", "p.toml", "--set", "model.output=data.safetensors", "--force"]);
+    assert!(ran.code() == 2 && ran.stderr().contains("in use by this run"), "{}", ran.stderr());
     let names = work.names();
     assert!(names.iter().all(|name| !name.contains("tuned") && !name.starts_with('.')), "{names:?}");
 }
