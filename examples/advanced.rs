@@ -6,14 +6,12 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
 
-use calabi::api::settings::Fraction;
 use calabi::api::Rank;
+use calabi::api::settings::Fraction;
 use calabi::nn::candle_core::{self, Device, Module, Tensor, Var};
 use calabi::nn::{LowRankLinear, gradcheck};
 use calabi::rank::Fixed;
-use calabi::{
-    Compression, FinetuneOptions, Pipeline, RunOptions, Silent, compress_hf_model, finetune,
-};
+use calabi::{Compression, FinetuneOptions, Pipeline, RunOptions, Silent, compress_hf_model, finetune};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calabi-nn/tests/models/qwen3");

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Calibrate(CalibrateArgs),
     /// Show what a run would do: layers, costs, what is left alone and why.
     Plan(PlanArgs),
+    /// Train the factors of a compressed language model on text, as [finetune] says; goes on where a run was interrupted.
+    Finetune(FinetuneArgs),
     /// Measure the perplexity of a language model on a text.
     Eval(EvalArgs),
     /// Multiply the factors of a compressed checkpoint out, for runtimes without factors.
@@ -90,6 +92,21 @@ pub(crate) struct CalibrateArgs {
     /// Replace a file that exists.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FinetuneArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Where the result goes [default: [finetune] output, else beside the compressed model].
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace an output that exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, ClapArgs)]

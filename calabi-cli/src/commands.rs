@@ -3,6 +3,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod densify;
 pub(crate) mod eval;
+pub(crate) mod finetune;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod plan;

@@ -64,6 +64,7 @@ fn dispatch(command: Command) -> Result<Ending, Failure> {
         Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::plan(&args),
         Command::Calibrate(args) => commands::calibrate::calibrate(&args),
+        Command::Finetune(args) => commands::finetune::finetune(&args),
         Command::Eval(args) => commands::eval::eval(&EvalArgs { model: located(&args.model)?, ..args }),
         Command::Densify(args) => commands::densify::densify(&DensifyArgs { model: located(&args.model)?, ..args }),
         Command::Inspect(args) => commands::inspect::inspect(&InspectArgs { model: located(&args.model)?, ..args }),

@@ -55,6 +55,7 @@ fn verb(stage: Stage) -> &'static str {
         Stage::Search => "search",
         Stage::Verify => "verify",
         Stage::Evaluate => "evaluate",
+        Stage::Finetune => "train",
         _ => "work",
     }
 }
@@ -77,6 +78,10 @@ impl Observer for Progress {
             print::note(format_args!("{} {done}/{steps} {}", verb(stage), name.escape_debug()));
         }
         self.with_bar(|bar| bar.inc(1));
+    }
+
+    fn note(&self, stage: Stage, line: &str) {
+        print::note(format_args!("{} {}", verb(stage), line.escape_debug()));
     }
 
     fn end(&self, _: Stage) {

@@ -5,4 +5,4 @@ mod onnx;
 mod safetensors;
 
 pub use onnx::Onnx;
-pub use safetensors::SafeTensors;
+pub use safetensors::{MODELLING_FILE, SafeTensors};

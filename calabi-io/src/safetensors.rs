@@ -27,6 +27,8 @@ mod sink;
 mod source;
 mod weights;
 
+pub use loader::FILE as MODELLING_FILE;
+
 use std::path::Path;
 
 use calabi_api::{FormatError, LayerFormat, LayerSource, Plugin};

@@ -1,7 +1,9 @@
 //! `hf`: runs checkpoint folders of the Hugging Face kind, block by block.
 
+mod adam;
 mod architecture;
 mod attention;
+mod balance;
 mod block;
 mod blocks;
 mod checkpoint;
@@ -17,8 +19,10 @@ pub(crate) mod ops;
 mod pass;
 mod rotary;
 mod runner;
+mod shuffle;
 mod store;
 mod tokens;
+mod train;
 mod tune;
 
 use std::path::Path;
@@ -26,6 +30,8 @@ use std::path::Path;
 use calabi_api::{Plugin, RunError, Runner, Runtime};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use train::{TrainEvent, TrainLimit, TrainObjective, TrainSettings, Trained, held_out_loss, train};
 
 use runner::HfRunner;
 

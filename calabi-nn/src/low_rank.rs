@@ -11,7 +11,7 @@ use calabi_api::{Rank, Shape};
 use candle_core::{DType, Device, Module, Result, Tensor, bail};
 
 pub use arrays::Gradients;
-pub use compress::{CompressError, Compressed, Compression};
+pub use compress::{CompressError, Compressed, CompressionReport};
 
 /// `y = left · (right · x) + bias`, never multiplied out: `left` is `m × r`, `right` is `r × n`, `bias` is `m`.
 ///

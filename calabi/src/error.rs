@@ -85,6 +85,14 @@ pub enum Error {
         /// Why.
         source: RunError,
     },
+    /// A model cannot be trained.
+    #[error("the model cannot be fine-tuned")]
+    Finetune {
+        /// Why.
+        source: Box<RunError>,
+        /// Where the pipeline file asks for it.
+        span: Option<Range<usize>>,
+    },
     /// The observer asked for the run to end.
     #[error("cancelled: nothing was written")]
     Cancelled,
@@ -113,6 +121,7 @@ impl Error {
             | Self::Select { span, .. }
             | Self::Calibrate { span, .. }
             | Self::Statistics { span, .. }
+            | Self::Finetune { span, .. }
             | Self::Verify { span, .. } => span.clone(),
             _ => None,
         }
@@ -134,7 +143,11 @@ impl Error {
     /// Whether the input model itself is at fault, rather than the machine or the settings.
     #[must_use]
     pub fn refuses_input(&self) -> bool {
-        matches!(self, Self::Input { source, .. } if source.refuses_input())
+        match self {
+            Self::Input { source, .. } => source.refuses_input(),
+            Self::Finetune { source, .. } => matches!(**source, RunError::Load { .. }),
+            _ => false,
+        }
     }
 
     /// Whether the settings are at fault.
@@ -143,7 +156,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Select { .. } => true,
             Self::Verify { source, .. } | Self::Evaluate { source } => is_about_data(source),
-            Self::Calibrate { source, .. } => is_about_data(source),
+            Self::Calibrate { source, .. } | Self::Finetune { source, .. } => is_about_data(source),
             _ => false,
         }
     }

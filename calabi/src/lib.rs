@@ -27,6 +27,7 @@ mod decompose;
 mod densify;
 mod error;
 mod eval;
+mod finetune;
 mod hub;
 mod metric;
 mod metrics;
@@ -67,13 +68,15 @@ pub use compress::{Compression, Weights, compress_hf_model, compress_model};
 pub use densify::{Densified, DensifyOptions, densify};
 pub use error::Error;
 pub use eval::{EvalOptions, Evaluation, evaluate};
+pub use finetune::{FinetuneOptions, FinetuneReport, finetune};
 pub use hub::locate;
 pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;
 pub use pipeline::{
-    Assignment, CalibrationSettings, LayerSettings, ModelSettings, OnError, Override, Pipeline, PipelineError,
-    RefineSection, ReportSettings, SearchSettings, Source, VerifySettings, pipeline_schema,
+    Assignment, CalibrationSettings, FinetuneObjective, FinetuneSettings, LayerSettings, ModelSettings, OnError,
+    Override, Pipeline, PipelineError, RefineSection, ReportSettings, SearchSettings, Source, VerifySettings,
+    pipeline_schema,
 };
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};

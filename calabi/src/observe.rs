@@ -20,6 +20,8 @@ pub enum Stage {
     Verify,
     /// The windows of a text.
     Evaluate,
+    /// Steps of a training.
+    Finetune,
 }
 
 /// Watches a run, and may ask it to end. Called from several threads.
@@ -29,6 +31,9 @@ pub trait Observer: Sync {
 
     /// A layer of the stage is done.
     fn step(&self, _stage: Stage, _name: &str) {}
+
+    /// A line about how a stage goes.
+    fn note(&self, _stage: Stage, _line: &str) {}
 
     /// The stage is done.
     fn end(&self, _stage: Stage) {}

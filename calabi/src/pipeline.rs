@@ -1,6 +1,7 @@
 //! A pipeline: what is compressed, how, and how the result is judged. From TOML, or from typed values.
 
 mod calibration;
+mod finetune;
 mod parse;
 mod schema;
 mod sections;
@@ -15,6 +16,9 @@ use crate::hub::{is_hosted, locate};
 use crate::{Error, Pattern, Sited};
 
 pub use calibration::{CalibrationSettings, RefineSection};
+#[cfg(feature = "runtimes")]
+pub(crate) use finetune::MINUTES as FINETUNE_MINUTES;
+pub use finetune::{FinetuneObjective, FinetuneSettings};
 pub use schema::pipeline_schema;
 pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, SearchSettings, VerifySettings};
 pub use set::Assignment;
@@ -36,6 +40,8 @@ pub struct Pipeline {
     pub calibration: Option<Sited<CalibrationSettings>>,
     /// Whether and how blocks are tuned.
     pub refine: Option<Sited<RefineSection>>,
+    /// How the result is trained, where that is asked for.
+    pub finetune: Option<Sited<FinetuneSettings>>,
     /// Whether and how the result is compared with the original.
     pub verify: Option<Sited<VerifySettings>>,
     /// Whether the smallest budget that passes a gate is looked for.
@@ -105,6 +111,7 @@ impl Pipeline {
             overrides: Vec::new(),
             calibration: None,
             refine: None,
+            finetune: None,
             verify: None,
             search: None,
             report: ReportSettings::default(),
@@ -164,6 +171,11 @@ impl Pipeline {
         if let Some(calibration) = &mut self.calibration {
             let CalibrationSettings { data, statistics, tokenizer, .. } = &mut calibration.value;
             paths.extend([data, statistics, tokenizer].into_iter().flatten().map(|path| &mut path.value));
+        }
+        if let Some(finetune) = &mut self.finetune {
+            let FinetuneSettings { data, output, tokenizer, .. } = &mut finetune.value;
+            paths.push(&mut data.value);
+            paths.extend([output, tokenizer].into_iter().flatten().map(|path| &mut path.value));
         }
         if let Some(verify) = &mut self.verify {
             paths.extend(verify.value.data.as_mut().map(|data| &mut data.value));

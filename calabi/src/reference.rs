@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::pipeline::{
-    CalibrationSettings, LayerSettings, ModelSettings, RefineSection, ReportSettings, SearchSettings, VerifySettings,
+    CalibrationSettings, FinetuneSettings, LayerSettings, ModelSettings, RefineSection, ReportSettings, SearchSettings,
+    VerifySettings,
 };
 
 /// A plugin, or a section of the pipeline file, with its settings.
@@ -86,6 +87,7 @@ fn sections() -> Vec<PluginEntry> {
         entry::<LayerSettings>("layers"),
         entry::<CalibrationSettings>("calibration"),
         entry::<RefineSection>("refine"),
+        entry::<FinetuneSettings>("finetune"),
         entry::<VerifySettings>("verify"),
         entry::<SearchSettings>("search"),
         entry::<ReportSettings>("report"),

@@ -56,6 +56,12 @@ impl Places {
         }
         Ok(Self { failed: with_suffix(&output, ".failed"), output })
     }
+
+    /// Where the output goes, its folder resolved.
+    #[cfg(feature = "runtimes")]
+    pub(crate) fn output(&self) -> &Path {
+        &self.output
+    }
 }
 
 /// Whether a model made from `input` may have an entry of this name: what `input` has, and what any checkpoint may have.
@@ -63,6 +69,7 @@ fn of_a_model(name: &OsStr, input: &Path) -> bool {
     let bytes = name.as_encoded_bytes();
     input.join(name).exists()
         || bytes == b"config.json"
+        || bytes == calabi_io::MODELLING_FILE.as_bytes()
         || bytes.ends_with(b".safetensors")
         || bytes.ends_with(b".safetensors.index.json")
 }
@@ -75,11 +82,15 @@ pub(crate) fn files_read(pipeline: &Pipeline, source: &dyn LayerSource) -> Vec<P
         let paths = [&calibration.data, &calibration.statistics, &calibration.tokenizer];
         files.extend(paths.into_iter().flatten().map(|path| path.value.clone()));
     }
+    if let Some(finetune) = &pipeline.finetune {
+        let paths = [Some(&finetune.data), finetune.tokenizer.as_ref()];
+        files.extend(paths.into_iter().flatten().map(|path| path.value.clone()));
+    }
     files.extend(pipeline.verify.iter().flat_map(|verify| verify.files().cloned()));
     files
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     path.with_file_name(name)

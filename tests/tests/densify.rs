@@ -95,7 +95,7 @@ fn a_dense_checkpoint_is_the_original_with_the_products_of_the_factors() {
 fn at_full_rank_the_original_weights_come_back() {
     for family in ["llama", "gpt2"] {
         let work = compressed(family, 1.0);
-        work.run(&["densify", "small", "dense", "--format", "json"]).json();
+        assert_eq!(work.run(&["densify", "small", "dense"]).code(), 0);
         let (original, result) = (tensors(&work.path("model")), tensors(&work.path("dense")));
         for (name, tensor) in original.iter().filter(|(_, (dims, _))| dims.len() == 2) {
             let apart = distance(&matrix(tensor), &matrix(&result[name]));

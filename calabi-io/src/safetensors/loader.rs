@@ -4,8 +4,8 @@ use serde_json::value::RawValue;
 
 use super::json;
 
-/// The modelling file's name.
-pub(super) const FILE: &str = "modeling_calabi.py";
+/// The name of the file beside factorized weights from which transformers learns to load them.
+pub const FILE: &str = "modeling_calabi.py";
 /// What stands in it.
 pub(super) const TEXT: &str = include_str!("loader/modeling_calabi.py");
 /// The key under which a configuration says which code loads the model.

@@ -51,11 +51,16 @@ impl<'a> Embedding<'a> {
     pub(super) fn states(&self, tokens: &Tokens, space: &StateSpace) -> Result<States, RunError> {
         let mut states = States::new(space.clone());
         for sample in 0..tokens.samples {
-            let values = self.words(tokens.ids(sample))?;
-            let values = self.placed(values, tokens.segments(sample))?;
-            states.push(self.normed(values, tokens.length)?, tokens.mask(sample))?;
+            states.push(self.sample(tokens, sample)?, tokens.mask(sample))?;
         }
         Ok(states)
+    }
+
+    /// The rows of one sample that enter the first block.
+    pub(super) fn sample(&self, tokens: &Tokens, sample: usize) -> Result<Array2<f32>, RunError> {
+        let values = self.words(tokens.ids(sample))?;
+        let values = self.placed(values, tokens.segments(sample))?;
+        self.normed(values, tokens.length)
     }
 
     /// The rows of these words, scaled.

@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod cross_entropy;
 mod exp;
 mod linear;
 mod norm;
@@ -18,6 +19,7 @@ use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, bail};
 
 pub(crate) use activation::{Activation, activation, gated};
 pub(crate) use attention::attention;
+pub(crate) use cross_entropy::{CrossEntropy, Slopes, Vocabulary, Wanted, cross_entropy};
 pub(crate) use linear::linear;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use rotary::rotary;

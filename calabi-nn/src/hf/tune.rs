@@ -3,11 +3,9 @@
 //! Its factors, their biases and the block's norms are moved by `AdamW` against a loss on the block's outputs. Samples
 //! that are kept out of the tuning judge every epoch, and the untuned block before the first: the best is kept.
 
-mod adam;
 mod loss;
 mod parameters;
 mod run;
-mod shuffle;
 
 use calabi_api::{RefineSettings, Refined, RunError, States};
 

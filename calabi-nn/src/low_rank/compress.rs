@@ -37,18 +37,18 @@ pub struct Compressed {
     /// The layer, of the dense one's type and on its device.
     pub layer: LowRankLinear,
     /// What was chosen, and what it costs.
-    pub report: Compression,
+    pub report: CompressionReport,
 }
 
 /// What became of a dense layer's weight.
 ///
 /// ```
 /// use calabi_api::{Rank, Shape};
-/// use calabi_nn::Compression;
+/// use calabi_nn::CompressionReport;
 ///
 /// let shape = Shape::new(100, 60).unwrap();
 /// let rank = Rank::new(40).unwrap();
-/// let report = Compression {
+/// let report = CompressionReport {
 ///     shape,
 ///     rank,
 ///     break_even: shape.break_even(),
@@ -64,7 +64,7 @@ pub struct Compressed {
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Compression {
+pub struct CompressionReport {
     /// The shape of the weight, `m × n`.
     pub shape: Shape,
     /// The rank of the factors, `r`.
@@ -81,15 +81,15 @@ pub struct Compression {
     pub remark: Option<String>,
 }
 
-impl Compression {
-    /// Whether the factors are smaller and faster than the dense weight; as [`Compression`] shows.
+impl CompressionReport {
+    /// Whether the factors are smaller and faster than the dense weight; as [`CompressionReport`] shows.
     #[must_use]
     pub fn pays(&self) -> bool {
         self.rank.get() < self.break_even
     }
 }
 
-impl fmt::Display for Compression {
+impl fmt::Display for CompressionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { shape, rank, break_even, relative_error, because, .. } = self;
         let place = if self.pays() { "below break-even at" } else { "not below break-even at" };
@@ -248,7 +248,7 @@ impl<'d> Parts<'d> {
         let (left, right) = self.factors()?;
         let bias = self.dense.bias().map(|bias| bias.detach().copy()).transpose()?;
         let layer = LowRankLinear::rounded(left, right, bias, self.dense.weight().dtype())?;
-        let report = Compression {
+        let report = CompressionReport {
             shape: self.shape,
             rank: self.rank,
             break_even: self.shape.break_even(),

@@ -6,5 +6,6 @@ mod factors;
 mod families;
 mod folders;
 mod threads;
+mod training;
 mod tuning;
 mod watching;

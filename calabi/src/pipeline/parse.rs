@@ -14,8 +14,19 @@ use crate::metric::Objective;
 use crate::{Pattern, Sited, search};
 
 /// The sections of a pipeline file.
-pub(super) const SECTIONS: [&str; 10] =
-    ["model", "layers", "calibration", "decomposer", "rank", "override", "refine", "verify", "search", "report"];
+pub(super) const SECTIONS: [&str; 11] = [
+    "model",
+    "layers",
+    "calibration",
+    "decomposer",
+    "rank",
+    "override",
+    "refine",
+    "finetune",
+    "verify",
+    "search",
+    "report",
+];
 
 /// Parses a pipeline file. Paths stay as they are written.
 pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
@@ -38,6 +49,7 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
     let overrides = section("override").map(overrides).transpose()?.unwrap_or_default();
     let calibration = section("calibration").map(|value| sited_settings("calibration", value)).transpose()?;
     let refine = section("refine").map(|value| sited_settings("refine", value)).transpose()?;
+    let finetune = section("finetune").map(|value| sited_settings("finetune", value)).transpose()?;
     let verify = section("verify").map(|value| sited_settings("verify", value)).transpose()?;
     let search = section("search").map(|value| sited_settings("search", value)).transpose()?;
     let report =
@@ -50,6 +62,7 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
         overrides,
         calibration,
         refine,
+        finetune,
         verify,
         search,
         report,

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use super::calibration::{CalibrationSettings, RefineSection};
+use super::finetune::FinetuneSettings;
 use super::sections::{LayerSettings, ModelSettings, ReportSettings, SearchSettings, VerifySettings};
 use crate::reference::flat_generator;
 
@@ -45,6 +46,7 @@ pub fn pipeline_schema() -> Result<Value, ConfigError> {
             },
             "calibration": section::<CalibrationSettings>(generator),
             "refine": section::<RefineSection>(generator),
+            "finetune": section::<FinetuneSettings>(generator),
             "verify": section::<VerifySettings>(generator),
             "search": section::<SearchSettings>(generator),
             "report": section::<ReportSettings>(generator),

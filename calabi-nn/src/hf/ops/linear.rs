@@ -28,13 +28,19 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
 
 struct Product;
 
-impl Product {
-    fn forward(x: &CpuStorage, x_layout: &Layout, weight: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ((rows, n), (m, _)) = (x_layout.shape().dims2()?, layout.shape().dims2()?);
-        let made = x.matmul(weight, (1, rows, m, n), x_layout, &layout.transpose(0, 1)?)?;
-        Ok((made, Shape::from((rows, m))))
-    }
+/// `x · weightᵀ`.
+pub(super) fn product(
+    x: &CpuStorage,
+    x_layout: &Layout,
+    weight: &CpuStorage,
+    layout: &Layout,
+) -> Result<(CpuStorage, Shape)> {
+    let ((rows, n), (m, _)) = (x_layout.shape().dims2()?, layout.shape().dims2()?);
+    let made = x.matmul(weight, (1, rows, m, n), x_layout, &layout.transpose(0, 1)?)?;
+    Ok((made, Shape::from((rows, m))))
+}
 
+impl Product {
     fn backward(x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let of_x = x.track_op().then(|| gradient.matmul(weight)).transpose()?;
         let of_weight = weight.track_op().then(|| gradient.t()?.matmul(x)).transpose()?;
@@ -54,7 +60,7 @@ impl CustomOp2 for Product {
         weight: &CpuStorage,
         layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Self::forward(x, x_layout, weight, layout)
+        product(x, x_layout, weight, layout)
     }
 
     fn bwd(
@@ -83,7 +89,7 @@ impl CustomOp3 for Product {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let bias = part(bias, bias_layout)?;
-        let (made, shape) = Self::forward(x, x_layout, weight, layout)?;
+        let (made, shape) = product(x, x_layout, weight, layout)?;
         let CpuStorage::F32(mut made) = made else { bail!("a linear map is not f32") };
         if !bias.is_empty() {
             made.par_chunks_mut(bias.len() * rows_a_task(bias.len())).for_each(|rows| {

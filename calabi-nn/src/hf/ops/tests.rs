@@ -212,3 +212,62 @@ fn a_fixed_weight_gets_no_gradient() {
     let gradients = linear(&x, &weight.detach(), None).unwrap().sum_all().unwrap().backward().unwrap();
     assert!(gradients.get(&x).is_some() && gradients.get(&weight).is_none());
 }
+
+/// Log-probabilities behind a capped map, whole.
+fn plain_log_probabilities(x: &Tensor, weight: &Tensor, bias: &Tensor, softcap: Option<f64>) -> Result<Tensor> {
+    let logits = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
+    let logits = match softcap {
+        Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+        None => logits,
+    };
+    candle_nn::ops::log_softmax(&logits, D::Minus1)
+}
+
+#[test]
+fn cross_entropies_agree_and_what_does_not_count_has_no_slope() {
+    let (rows, features, vocabulary, share) = (150, 9, 23, 0.25);
+    let [x, weight, taught] =
+        [noise(&[rows, features], 1), noise(&[vocabulary, features], 2), noise(&[rows, features], 3)];
+    let bias = noise(&[vocabulary], 4);
+    let counts = |row: usize| row % 5 != 3;
+    let targets: Vec<_> = (0..rows).map(|row| counts(row).then_some(row * 7 % vocabulary)).collect();
+    let counted: Vec<f64> = (0..rows).map(|row| f64::from(u8::from(counts(row)))).collect();
+    let counted = Tensor::from_vec(counted, (rows, 1), &Device::Cpu).unwrap();
+    let exact = |t: &Var| Var::from_tensor(&t.to_dtype(DType::F64).unwrap()).unwrap();
+    for softcap in [None, Some(1.5)] {
+        #[allow(clippy::cast_possible_truncation)]
+        let map = Vocabulary {
+            weight: weight.detach(),
+            bias: Some(bias.to_vec1().unwrap()),
+            softcap: softcap.map(|cap: f64| cap as f32),
+        };
+        let (x64, w64) = (exact(&x), exact(&weight));
+        let own = plain_log_probabilities(&x64, &w64, &exact(&bias), softcap).unwrap();
+        let theirs = plain_log_probabilities(&exact(&taught), &w64.detach(), &exact(&bias), softcap).unwrap();
+        let tokens: Vec<u32> = (0..rows).map(|row| u32::try_from(row * 7 % vocabulary).unwrap()).collect();
+        let tokens = Tensor::from_vec(tokens, (rows, 1), &Device::Cpu).unwrap();
+        let of_tokens =
+            own.gather(&tokens, 1).unwrap().broadcast_mul(&counted).unwrap().sum_all().unwrap().neg().unwrap();
+        let theirs = theirs.detach();
+        let apart = (theirs.exp().unwrap() * (&theirs - &own).unwrap()).unwrap();
+        let of_others = apart.broadcast_mul(&counted).unwrap().sum_all().unwrap();
+        for (wanted, plain) in [
+            (Wanted::Tokens(&targets), of_tokens),
+            (Wanted::Probabilities(&map, taught.as_tensor(), &targets), of_others),
+        ] {
+            #[allow(clippy::cast_possible_truncation)]
+            let made = cross_entropy(&map, &x, &wanted, Slopes::OfRowsAndWeight { share: share as f32 }).unwrap();
+            let alone = cross_entropy(&map, &x, &wanted, Slopes::None).unwrap();
+            assert_eq!(alone.sum.to_bits(), made.sum.to_bits());
+            assert!(alone.of_rows.is_none() && alone.of_weight.is_none());
+            let sum = plain.to_scalar::<f64>().unwrap();
+            assert!((made.sum / sum - 1.0).abs() < 1e-5, "{} {sum}", made.sum);
+            let gradients = (plain * share).unwrap().backward().unwrap();
+            assert!(difference(&made.of_rows.unwrap(), gradients.get(&x64).unwrap()) < 2e-5);
+            assert!(difference(&made.of_weight.unwrap(), gradients.get(&w64).unwrap()) < 2e-5);
+        }
+    }
+    let map = Vocabulary { weight: weight.detach(), bias: None, softcap: None };
+    assert!(cross_entropy(&map, &x, &Wanted::Tokens(&targets[1..]), Slopes::None).is_err());
+    assert!(cross_entropy(&map, &x, &Wanted::Tokens(&vec![Some(vocabulary); rows]), Slopes::None).is_err());
+}

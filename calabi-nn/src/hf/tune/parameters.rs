@@ -4,6 +4,7 @@ use calabi_api::{Factors, RunError};
 use candle_core::{Device, Result, Tensor, Var};
 use ndarray::{Array1, Array2, ArrayD, IxDyn};
 
+use crate::hf::balance::balance;
 use crate::hf::block::Block;
 use crate::hf::failed;
 use crate::hf::linear::{Linear, Weight};
@@ -104,7 +105,7 @@ impl Values {
 fn of_layer(layer: &Linear) -> Result<Option<(String, [Values; 3])>> {
     let Weight::LowRank { left, right, substituted: true } = &layer.weight else { return Ok(None) };
     let (mut left, mut right) = (Values::of(left)?, Values::of(right)?);
-    balance(&mut left, &mut right);
+    balance(&mut left.values, &mut right.values, left.shape.get(1).copied().unwrap_or(0));
     let bias = match (&layer.bias, &layer.own_bias) {
         (Some(bias), Some(own)) => Values::of(&(bias - own)?)?,
         (Some(bias), None) => Values::of(bias)?,
@@ -139,54 +140,4 @@ fn place_norm(norm: &mut Norm, values: &[Values], vars: &mut Vec<Var>) -> Result
         norm.bias = Some(bias.var(vars)?);
     }
     Ok(())
-}
-
-/// Scales each column of the left factor and its row of the right one to one norm; their product stays.
-fn balance(left: &mut Values, right: &mut Values) {
-    let rank = left.shape.get(1).copied().unwrap_or(0);
-    let Some(width) = right.values.len().checked_div(rank).filter(|width| *width > 0) else { return };
-    let mut norms = vec![0.0_f64; rank];
-    for row in left.values.chunks(rank) {
-        norms.iter_mut().zip(row).for_each(|(norm, &x)| *norm += f64::from(x) * f64::from(x));
-    }
-    for (norm, row) in norms.iter_mut().zip(right.values.chunks_mut(width)) {
-        let other = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-        // Both norms become the root of their product: right · (l / r)^½, left · (r / l)^½.
-        let scale = (*norm / other).powf(0.25);
-        *norm = if scale.is_normal() { 1.0 / scale } else { 1.0 };
-        #[allow(clippy::cast_possible_truncation)]
-        for x in row {
-            *x = (f64::from(*x) / *norm) as f32;
-        }
-    }
-    for row in left.values.chunks_mut(rank) {
-        #[allow(clippy::cast_possible_truncation)]
-        row.iter_mut().zip(&norms).for_each(|(x, scale)| *x = (f64::from(*x) * scale) as f32);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn values(shape: [usize; 2], f: impl Fn(usize, usize) -> f32) -> Values {
-        let values = (0..shape[0] * shape[1]).map(|i| f(i / shape[1], i % shape[1])).collect();
-        Values { shape: shape.to_vec(), values }
-    }
-
-    #[test]
-    fn balanced_factors_have_equal_norms_and_the_same_product() {
-        let left = values([5, 3], |i, j| ((i * 3 + j) as f32).sin() * [1.0, 50.0, 0.0][j]);
-        let right = values([3, 4], |i, j| ((i * 4 + j) as f32).cos() * [7.0, 0.01, 1.0][i]);
-        let matrix = |v: &Values| Array2::from_shape_vec((v.shape[0], v.shape[1]), v.values.clone()).unwrap();
-        let (mut l, mut r) = (left.clone(), right.clone());
-        balance(&mut l, &mut r);
-        let (before, after) = (matrix(&left).dot(&matrix(&right)), matrix(&l).dot(&matrix(&r)));
-        assert!((before - &after).iter().all(|x| x.abs() < 1e-5));
-        for i in 0..2 {
-            let (a, b) = (matrix(&l).column(i).dot(&matrix(&l).column(i)), matrix(&r).row(i).dot(&matrix(&r).row(i)));
-            assert!((a / b - 1.0).abs() < 1e-5, "{a} {b}");
-        }
-        assert!(l.values.iter().chain(&r.values).all(|x| x.is_finite()));
-    }
 }

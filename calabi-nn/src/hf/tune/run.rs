@@ -5,15 +5,15 @@ use std::ops::Range;
 use calabi_api::{RefineSettings, RunError, States};
 use candle_core::{Tensor, Var};
 
-use super::adam::{Adam, Rates};
 use super::loss::Measure;
 use super::parameters::Parameters;
-use super::shuffle::Shuffle;
+use crate::hf::adam::{Adam, Rates};
 use crate::hf::architecture::Architecture;
 use crate::hf::block::Block;
 use crate::hf::blocks::gathered;
 use crate::hf::failed;
 use crate::hf::pass::{Batch, unwatched};
+use crate::hf::shuffle::Shuffle;
 
 /// Tokens of one pass through the block; more only where one sample has more. A step of more sums its gradients.
 const TOGETHER: usize = 4096;
@@ -87,14 +87,17 @@ impl<'a> Run<'a> {
         let mut order: Vec<usize> = (0..self.tuned).collect();
         let (mut shuffle, batch) = (Shuffle::new(self.settings.seed), self.settings.batch.max(1));
         let steps = self.tuned.div_ceil(batch) * self.settings.epochs;
-        let mut adam = Adam::new(Rates { largest: self.settings.learning_rate.get(), steps });
+        let (mut adam, mut step) = (Adam::default(), 0);
+        let rates = Rates { largest: self.settings.learning_rate.get(), steps };
         for _ in 0..self.settings.epochs {
             shuffle.mix(&mut order);
             for batch in order.chunks(batch) {
                 let stepped = self.gradients(&parameters, batch)?;
-                if !stepped.is_some_and(|gradients| adam.step(parameters.values_mut(), gradients)) {
+                let rate = rates.at(step);
+                if !stepped.is_some_and(|gradients| adam.step(rate, parameters.values_mut(), &gradients)) {
                     return self.kept(best, true);
                 }
+                step += 1;
             }
             let judged = self.loss(&parameters.placed(self.block)?.0, self.judges())?;
             if judged < best.as_ref().map_or(before.held_out, |(_, judged)| *judged) {

@@ -20,7 +20,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    fn at(&self, step: usize) -> f64 {
+    pub(super) fn at(&self, step: usize) -> f64 {
         let warm_up = self.steps.div_ceil(WARM_UP);
         if step < warm_up {
             return self.largest * (step + 1) as f64 / warm_up as f64;
@@ -31,8 +31,8 @@ impl Rates {
 }
 
 /// Moves values against their gradients.
+#[derive(Default)]
 pub(super) struct Adam {
-    rates: Rates,
     step: usize,
     /// Of each value, the running means of its gradient and of its square.
     means: Vec<(Vec<f32>, Vec<f32>)>,
@@ -49,16 +49,23 @@ struct Step {
 }
 
 impl Adam {
-    pub(super) fn new(rates: Rates) -> Self {
-        Self { rates, step: 0, means: Vec::new() }
+    /// One that has taken so many steps, with these means.
+    pub(super) fn resumed(step: usize, means: Vec<(Vec<f32>, Vec<f32>)>) -> Self {
+        Self { step, means }
     }
 
-    /// Takes a step; false where gradients overflow, and nothing is moved.
+    /// Of each value, the running means of its gradient and of its square; nothing before the first step.
+    pub(super) fn means(&self) -> &[(Vec<f32>, Vec<f32>)] {
+        &self.means
+    }
+
+    /// Takes a step of this rate; false where gradients overflow, and nothing is moved.
     #[allow(clippy::cast_possible_truncation)]
     pub(super) fn step<'a>(
         &mut self,
+        rate: f64,
         values: impl Iterator<Item = &'a mut Vec<f32>>,
-        gradients: Vec<Vec<f32>>,
+        gradients: &[Vec<f32>],
     ) -> bool {
         let norm = gradients.iter().map(|gradient| squares(gradient)).sum::<f64>().sqrt();
         if !norm.is_finite() {
@@ -67,7 +74,6 @@ impl Adam {
         if self.means.is_empty() {
             self.means = gradients.iter().map(|g| (vec![0.0; g.len()], vec![0.0; g.len()])).collect();
         }
-        let rate = self.rates.at(self.step);
         self.step += 1;
         let short = |decay: f64| 1.0 - decay.powi(i32::try_from(self.step).unwrap_or(i32::MAX));
         let step = Step {
@@ -75,7 +81,7 @@ impl Adam {
             rate: (rate / short(MOMENTUM)) as f32,
             of_squares: (1.0 / short(SQUARES)) as f32,
         };
-        for ((values, gradient), (mean, square)) in values.zip(&gradients).zip(&mut self.means) {
+        for ((values, gradient), (mean, square)) in values.zip(gradients).zip(&mut self.means) {
             step.take(values, gradient, mean, square);
         }
         true
@@ -123,30 +129,30 @@ mod tests {
 
     #[test]
     fn a_bowl_is_walked_down() {
-        let mut adam = Adam::new(Rates { largest: 0.1, steps: 400 });
+        let (mut adam, rates) = (Adam::default(), Rates { largest: 0.1, steps: 400 });
         let wanted: Vec<f32> = (0..40_000).map(|i| (i as f32).sin()).collect();
         let mut values = [vec![0.0_f32; wanted.len()]];
-        for _ in 0..400 {
+        for step in 0..400 {
             let gradient = values[0].iter().zip(&wanted).map(|(x, y)| (x - y) * 100.0).collect();
-            assert!(adam.step(values.iter_mut(), vec![gradient]));
+            assert!(adam.step(rates.at(step), values.iter_mut(), &[gradient]));
         }
         assert!(values[0].iter().zip(&wanted).all(|(x, y)| (x - y).abs() < 1e-3));
     }
 
     #[test]
     fn a_first_step_is_the_rate_whatever_the_gradient() {
-        let mut adam = Adam::new(Rates { largest: 0.5, steps: 20 });
+        let mut adam = Adam::default();
         let mut values = vec![vec![1.0_f32; 3]];
-        assert!(adam.step(values.iter_mut(), vec![vec![1e4, -1e-3, 0.0]]));
+        assert!(adam.step(0.5, values.iter_mut(), &[vec![1e4, -1e-3, 0.0]]));
         assert!((values[0][0] - 0.5).abs() < 1e-3 && (values[0][1] - 1.5).abs() < 1e-3, "{values:?}");
         assert_eq!(values[0][2].to_bits(), 1.0_f32.to_bits());
     }
 
     #[test]
     fn an_overflow_moves_nothing() {
-        let mut adam = Adam::new(Rates { largest: 0.5, steps: 20 });
+        let mut adam = Adam::default();
         let mut values = vec![vec![1.0_f32; 2]];
-        assert!(!adam.step(values.iter_mut(), vec![vec![f32::NAN, 1.0]]));
+        assert!(!adam.step(0.5, values.iter_mut(), &[vec![f32::NAN, 1.0]]));
         assert_eq!(values, [[1.0, 1.0]]);
     }
 }
