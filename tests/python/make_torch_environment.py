@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 
-NEEDED = ["numpy", "filelock", "typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "setuptools"]
+NEEDED = ["numpy", "filelock", "typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "setuptools>=77"]
 CUDA = ["nvidia-cuda-runtime", "nvidia-cuda-cupti"]
 # The beginnings of the functions that a library has, where its own name does not say so.
 FUNCTIONS = {"cusparseLt": "cusparseLt", "cublasLt": "cublasLt", "cusparse": "cusparse(?!Lt)", "cublas": "cublas(?!Lt)",
