@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use calabi::api::FormatError;
 use calabi::api::settings::Fraction;
 use calabi::nn::LowRankLinear;
 use calabi::nn::candle_core::{DType, Device, Module, Tensor};
 use calabi::nn::candle_nn::{self, VarBuilder, VarMap};
-use calabi::{Compression, Outcome, Pattern, Report, Silent, compress_hf_model, compress_model};
+use calabi::{Compression, Error, Outcome, Pattern, Report, Silent, compress_hf_model, compress_model};
 use calabi_tests::{Workplace, root};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -99,8 +100,9 @@ fn what_is_no_checkpoint_folder_is_refused() {
     work.write("torch/pytorch_model.bin", "PK");
     let torch = work.path("torch");
     let error = compress_hf_model(torch, work.path("out"), Compression::keep(share(0.5)), &Silent).unwrap_err();
-    let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-    assert!(said.contains("pytorch_model.bin") && said.contains("save_pretrained"), "{said}");
+    let Error::Input { source: FormatError::Malformed { problem, help, .. }, .. } = &error else { panic!("{error:?}") };
+    assert!(problem.contains("pytorch_model.bin"), "{problem}");
+    assert!(help.as_ref().is_some_and(|help| help.contains("save_pretrained")), "{help:?}");
     assert_eq!(work.names(), ["torch"]);
 }
 
