@@ -66,8 +66,9 @@ fn tune(model: &Path) -> Result<(), Box<dyn Error>> {
     let ids = HashMap::from([("input_ids", Tensor::from_vec(ids, (40, 16), &Device::Cpu)?)]);
     candle_core::safetensors::save(&ids, folder.join("data.safetensors"))?;
     let text = format!(
-        "[model]\ninput = {model:?}\noutput = \"small\"\n[rank]\nkind = \"budget\"\nkeep = 0.5\n\
-         [finetune]\ndata = \"data.safetensors\"\nsteps = 30\nlearning_rate = 0.003\nbatch = 4\nheld_out = 4\n"
+        "[model]\ninput = '{}'\noutput = \"small\"\n[rank]\nkind = \"budget\"\nkeep = 0.5\n\
+         [finetune]\ndata = \"data.safetensors\"\nsteps = 30\nlearning_rate = 0.003\nbatch = 4\nheld_out = 4\n",
+        model.display()
     );
     let pipeline = Pipeline::parse("example", &text, &folder, &[]).map_err(|refused| refused.error)?;
     let report = finetune(&pipeline, &FinetuneOptions::default(), &Silent)?;

@@ -89,7 +89,7 @@ impl Graph for OrtGraph {
         });
         let fed: Vec<(String, SessionInputValue<'_>)> = fed.collect::<Result<_, String>>()?;
         let computed = names.iter().zip(&given).filter(|(_, given)| given.is_none()).map(|(name, _)| *name);
-        let selector = computed.fold(OutputSelector::no_default(), |selector, name| selector.with(name));
+        let selector = computed.fold(OutputSelector::no_default(), OutputSelector::with);
         let options = RunOptions::new().map_err(said)?.with_outputs(selector);
         let outputs = guarded(|| self.session.run_with_options(fed, &options))?.map_err(said)?;
         let value = |(name, given): (&&str, Option<Value>)| match given {
