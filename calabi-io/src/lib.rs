@@ -5,4 +5,4 @@ mod onnx;
 mod safetensors;
 
 pub use onnx::Onnx;
-pub use safetensors::{MODELLING_FILE, SafeTensors};
+pub use safetensors::{MODELLING_FILE, SafeTensors, is_head};

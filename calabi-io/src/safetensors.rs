@@ -28,6 +28,7 @@ mod source;
 mod weights;
 
 pub use loader::FILE as MODELLING_FILE;
+pub use roles::is_head;
 
 use std::path::Path;
 

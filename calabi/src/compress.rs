@@ -12,9 +12,6 @@ use calabi_api::{ConfigError, Decomposer, Layer, RankAllocator, RankSelector};
 
 use crate::{CalibrationSettings, Error, Observer, Pattern, Pipeline, Report, RunOptions, locate, open_model, run};
 
-/// The last components of the names of layers that map hidden states to a vocabulary.
-const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
-
 /// What is compressed, and how: a [`Pipeline`] without a model.
 ///
 /// ```
@@ -192,7 +189,6 @@ pub fn compress_hf_model(
 
 /// Patterns of the heads among these layers.
 fn heads(layers: &[Layer]) -> Result<Vec<Pattern>, ConfigError> {
-    let is_head = |layer: &&Layer| HEADS.contains(&layer.name.rsplit('.').next().unwrap_or_default());
     let exactly = |layer: &Layer| Pattern::new(&format!("re:{}", regex::escape(&layer.name))).map_err(ConfigError::new);
-    layers.iter().filter(is_head).map(exactly).collect()
+    layers.iter().filter(|layer| calabi_io::is_head(&layer.name)).map(exactly).collect()
 }

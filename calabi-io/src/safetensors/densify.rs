@@ -1,5 +1,6 @@
 //! An ordinary dense checkpoint of a factorized one: factors multiplied out, names and configuration as they were.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,11 +80,16 @@ fn pairs(model: &Model) -> Result<Vec<Pair>, FormatError> {
         Some(config) => config.factorized_layers().map(str::to_owned).collect(),
         None => layers::factorized(&model.weights),
     };
-    names.into_iter().map(|layer| pair(model, layer, inputs_first)).collect()
+    let tensors = model.weights.by_name();
+    names.into_iter().map(|layer| pair(model, &tensors, layer, inputs_first)).collect()
 }
 
-fn pair(model: &Model, layer: String, conv1d: bool) -> Result<Pair, FormatError> {
-    let tensors = model.weights.by_name();
+fn pair(
+    model: &Model,
+    tensors: &HashMap<&str, (TensorAt, &Entry)>,
+    layer: String,
+    conv1d: bool,
+) -> Result<Pair, FormatError> {
     let malformed = |problem: String| FormatError::malformed(&model.path, problem);
     let part = |part: Part| {
         let name = part.of(&layer);

@@ -41,8 +41,9 @@ pub(super) fn is_table(layer: &str) -> bool {
     named && !parts().any(|part| LINEAR_PARTS.contains(&part))
 }
 
-/// Whether a layer maps hidden states to the vocabulary.
-pub(super) fn is_head(layer: &str) -> bool {
+/// Whether a layer of this name maps hidden states to the vocabulary.
+#[must_use]
+pub fn is_head(layer: &str) -> bool {
     HEADS.contains(&last_component(layer))
 }
 
