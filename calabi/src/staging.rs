@@ -11,6 +11,9 @@ use tempfile::TempDir;
 use crate::target::Target;
 use crate::{Error, Pipeline, RunOptions};
 
+/// How often a renaming is tried again that another run with the same output has come in between of.
+const RACES_LOST: usize = 100;
+
 /// A folder beside the output, gone when the run ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Staging {
@@ -138,8 +141,8 @@ impl Staging {
         let Some((main, others)) = written.split_last() else { return Ok(self.target) };
         let place = |path: &Path| self.target.with_file_name(path.file_name().unwrap_or_default());
         // Between the renames of several files no old main file may stand beside new others.
-        if !others.is_empty() && force && self.target.exists() {
-            move_into_place(&self.target, &self.folder.path().join("old"), false)?;
+        if !others.is_empty() && force {
+            self.take_away_the_old()?;
         }
         for other in others {
             move_into_place(other, &place(other), force)?;
@@ -147,6 +150,15 @@ impl Staging {
         move_into_place(main, &self.target, force)?;
         sync_folder_of(&self.target)?;
         Ok(self.target)
+    }
+
+    fn take_away_the_old(&self) -> Result<(), Error> {
+        match try_to_move(&self.target, &self.folder.path().join("old"), false) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("replace", &self.target, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Puts what was written beside its place, marked as failed: a model of several files as a folder of them.
@@ -188,13 +200,28 @@ fn clear_leftovers(parent: &Path, prefix: &OsString) {
 
 /// Renames; over what is there only when told to, and then by exchange, so that a folder never vanishes in between.
 fn move_into_place(from: &Path, to: &Path, replace: bool) -> Result<(), Error> {
+    let mut moved = try_to_move(from, to, replace);
+    for _ in 0..RACES_LOST {
+        match &moved {
+            Err(error) if replace && another_was_faster(error) && from.exists() => moved = try_to_move(from, to, true),
+            _ => break,
+        }
+    }
+    moved.map_err(|e| Error::io("create", to, e))
+}
+
+fn try_to_move(from: &Path, to: &Path, replace: bool) -> std::io::Result<()> {
     let exchange = replace && fs::symlink_metadata(to).is_ok();
     let flags = if exchange { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-    let moved = match renameat_with(CWD, from, CWD, to, flags).map_err(std::io::Error::from) {
+    match renameat_with(CWD, from, CWD, to, flags).map_err(std::io::Error::from) {
         Err(error) if unsupported(&error) && (replace || !to.exists()) => fs::rename(from, to),
         other => other,
-    };
-    moved.map_err(|e| Error::io("create", to, e))
+    }
+}
+
+/// Whether another run put its output in place, or took an old one away, between the look and the renaming.
+fn another_was_faster(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound)
 }
 
 /// Some file systems know no renaming with flags.
@@ -238,6 +265,24 @@ mod tests {
         fn create(&self, _: &Path, _: &[Replacement<'_>], _: &WriteOptions) -> Result<Box<dyn LayerSink>, FormatError> {
             Err(FormatError::Misuse("it is not written".to_owned()))
         }
+    }
+
+    #[test]
+    fn outputs_that_are_replaced_at_the_same_moment_all_arrive() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("out");
+        let race = &|racer: usize| {
+            for round in 0..200 {
+                let from = folder.path().join(format!("{racer}"));
+                fs::write(&from, format!("{racer} {round}")).unwrap();
+                move_into_place(&from, &to, true).unwrap();
+                let _ = fs::remove_file(if round % 2 == 0 { &to } else { &from });
+            }
+        };
+        std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..4).map(|racer| scope.spawn(move || race(racer))).collect();
+            racers.into_iter().for_each(|racer| racer.join().unwrap());
+        });
     }
 
     #[test]
