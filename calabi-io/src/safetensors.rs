@@ -8,6 +8,7 @@
 //! `x.left.bias`, to which the bias of the factors is added: two plain linear layers. All other tensors are copied byte for
 //! byte, unless they are amended.
 
+mod bias_keys;
 mod config;
 mod densify;
 mod dtype;

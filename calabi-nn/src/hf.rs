@@ -9,6 +9,7 @@ mod blocks;
 mod checkpoint;
 mod config;
 mod embed;
+mod generate;
 mod head;
 mod layers;
 mod linear;
@@ -31,6 +32,7 @@ use calabi_api::{Plugin, RunError, Runner, Runtime};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use generate::Generator;
 pub use train::{TrainEvent, TrainLimit, TrainObjective, TrainSettings, Trained, held_out_loss, train};
 
 use runner::HfRunner;

@@ -38,7 +38,9 @@ mod wire;
 
 pub use data::{DataOptions, load_data, text_windows};
 pub use gradcheck::{Deviation, GradCheck, gradcheck};
-pub use hf::{HfRuntime, TrainEvent, TrainLimit, TrainObjective, TrainSettings, Trained, held_out_loss, train};
+pub use hf::{
+    Generator, HfRuntime, TrainEvent, TrainLimit, TrainObjective, TrainSettings, Trained, held_out_loss, train,
+};
 pub use low_rank::{CompressError, Compressed, CompressionReport, Gradients, LowRankLinear};
 pub use npz::read_npz;
 pub use onnx::OnnxRuntime;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use calabi::nn::HfRuntime;
+use calabi_api::{Output, Runtime as _, Samples, Tensor};
 use calabi_tests::{Workplace, root};
 use half::{bf16, f16};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayD};
 use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_calabi-cli-under-test");
@@ -102,6 +104,57 @@ fn at_full_rank_the_original_weights_come_back() {
             assert!(apart < 1e-2, "{family} {name}: {apart}");
         }
     }
+}
+
+/// Token numbers below 32, samples × sequence.
+fn ids() -> Array2<i64> {
+    Array2::from_shape_fn((24, 12), |(i, j)| i64::try_from((i * 12 + j) * (i + 7 * j + 3) % 32).unwrap())
+}
+
+/// What a checkpoint gives for [`ids`].
+fn outputs(folder: &Path) -> Vec<Output> {
+    let mut runner = HfRuntime {}.load(folder).unwrap();
+    runner.outputs(&Samples { inputs: vec![("input_ids".into(), Tensor::I64(ids().into_dyn()))] }).unwrap()
+}
+
+/// Compresses a model without biases into `biased` with some that make up for what is cut.
+fn biased(model_type: &str) -> Workplace {
+    let work = compressed("mistral", 0.5);
+    let mut config = config(&work.path("model"));
+    config["model_type"] = model_type.into();
+    config["sliding_window"] = Value::Null;
+    work.write("model/config.json", config.to_string());
+    let bytes: Vec<u8> = ids().iter().flat_map(|id| id.to_le_bytes()).collect();
+    let ids = TensorView::new(Dtype::I64, vec![24, 12], &bytes).unwrap();
+    work.write("data.safetensors", safetensors::serialize([("input_ids", ids)], None).unwrap());
+    work.write(
+        "biased.toml",
+        "[model]\ninput = \"model\"\noutput = \"biased\"\n[layers]\nmultiple = 1\nbreak_even = false\n\
+         exclude = [\"*.1.*\", \"lm_head\"]\n[calibration]\ndata = \"data.safetensors\"\nbias = \"residual\"\n\
+         [rank]\nkind = \"fraction\"\nkeep = 0.5\n",
+    );
+    let run = work.run(&["run", "biased.toml"]);
+    assert_eq!(run.code(), 0, "{}", run.stderr());
+    work
+}
+
+#[test]
+fn added_biases_stay_where_the_architecture_can_have_them() {
+    let work = biased("llama");
+    let run = work.run(&["densify", "biased", "dense"]);
+    assert_eq!(run.code(), 0, "{}", run.stderr());
+    let [biased, dense] = ["biased", "dense"].map(|name| work.path(name));
+    let config = config(&dense);
+    assert_eq!((&config["attention_bias"], &config["mlp_bias"]), (&true.into(), &true.into()), "{config}");
+    let made = tensors(&dense);
+    assert!(made["model.layers.1.mlp.up_proj.bias"].1.iter().all(|&b| b == 0.0));
+    assert!(made["model.layers.0.mlp.up_proj.bias"].1.iter().any(|&b| b != 0.0));
+    for (biased, dense) in outputs(&biased).iter().zip(outputs(&dense)) {
+        let norm = |values: &ArrayD<f32>| values.iter().map(|v| v * v).sum::<f32>().sqrt();
+        assert!(norm(&(&biased.values - &dense.values)) < 1e-2 * norm(&biased.values));
+    }
+    let refused = self::biased("mistral").run(&["densify", "biased", "dense"]);
+    assert!(refused.code() != 0 && refused.stderr().contains("has no place for"), "{}", refused.stderr());
 }
 
 #[test]

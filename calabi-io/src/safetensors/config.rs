@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use calabi_api::FormatError;
+use calabi_api::{FormatError, Name};
 use serde_json::value::RawValue;
 
+use super::bias_keys::{self, BiasKey};
 use super::plan::Part;
 use super::{json, loader};
 use crate::file::Input;
@@ -126,14 +127,19 @@ impl Config {
         self.ranks.iter().map(|(layer, _)| layer.as_str())
     }
 
-    /// The factorized layers that have a bias which their dense weight had none of.
-    pub(super) fn added_biases(&self) -> &[String] {
-        &self.added_biases
+    /// The keys that give a dense layer the biases that factorized layers have and their dense weights had none of.
+    pub(super) fn bias_keys(&self) -> Result<Vec<&'static BiasKey>, FormatError> {
+        bias_keys::needed(self.model_type.as_deref(), &self.added_biases).map_err(|layer| {
+            let layer = Name::new(layer);
+            let problem = format!("layer {layer} has a bias that the original architecture has no place for");
+            FormatError::limit(problem, "compress without one: [calibration] bias = \"none\", no [refine]")
+        })
     }
 
     /// The configuration of the dense checkpoint: what [`factorized`](Self::factorized) added is taken out.
     pub(super) fn dense(&self) -> Result<Vec<u8>, FormatError> {
         let malformed = |problem| FormatError::malformed(&self.path, problem);
+        let biased = self.bias_keys()?;
         let mut lines = Vec::new();
         for (key, raw) in json::object(self.text().unwrap_or(b"{}")).map_err(malformed)? {
             match key.as_str() {
@@ -144,9 +150,11 @@ impl Config {
                     let own = own.map_err(|problem| malformed(format!("{}: {problem}", loader::MAP)))?;
                     lines.extend((!own.is_empty()).then(|| (key, block(&own, 2))));
                 }
+                name if biased.iter().any(|biased| biased.key == name) => {}
                 _ => lines.push((key, raw.get().to_owned())),
             }
         }
+        lines.extend(biased.into_iter().map(|biased| (biased.key.to_owned(), "true".to_owned())));
         Ok((block(&lines, 1) + "\n").into_bytes())
     }
 

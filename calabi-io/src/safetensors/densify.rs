@@ -64,11 +64,8 @@ pub(super) fn densify(model: &Arc<Model>, path: &Path, options: &WriteOptions) -
         let problem = format!("{} has no factors: it is dense already", model.path.display());
         return Err(FormatError::limit(problem, "give a checkpoint that calabi wrote"));
     }
-    if let Some(layer) = model.folder.as_ref().and_then(|folder| folder.config.added_biases().first()) {
-        let problem = format!("layer {} has a bias that the original architecture has no place for", Name::new(layer));
-        return Err(FormatError::limit(problem, "compress without one: [calibration] bias = \"none\", no [refine]"));
-    }
-    let plans = plan::dense(model, &pairs, options.shard_size)?;
+    let keys = model.folder.as_ref().map(|folder| folder.config.bias_keys()).transpose()?;
+    let plans = plan::dense(model, &pairs, &keys.unwrap_or_default(), options.shard_size)?;
     Sink::dense(Arc::clone(model), path, plans, (pairs, options.shard_size.is_some()))?.completed()
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use calabi_api::{FormatError, Name, Replacement};
 
+use super::bias_keys::BiasKey;
 use super::densify::Pair;
 use super::dtype::Stored;
 use super::encode::{self, Described};
@@ -41,6 +42,8 @@ pub(super) enum Content {
     Factor(usize, Part),
     /// The product of the factors of the pair at this index.
     Product(usize),
+    /// Nothing but zeros.
+    Zeros,
     /// Other values, which are written already.
     Amended,
 }
@@ -94,6 +97,19 @@ impl Piece {
         Self { name: format!("{}.weight", pair.layer), dtype, dims, length, content: Content::Product(index) }
     }
 
+    /// A bias that adds nothing, stored as its weight is: outputs by inputs.
+    fn zero_bias(layer: &str, weight: &Self) -> Self {
+        let dims: Vec<u64> = weight.dims.iter().take(1).copied().collect();
+        let inputs = weight.dims.iter().skip(1).product::<u64>().max(1);
+        Self {
+            name: roles::bias_of(layer),
+            dtype: weight.dtype,
+            length: weight.length / inputs,
+            dims,
+            content: Content::Zeros,
+        }
+    }
+
     /// The bias of a factorized layer in the place of its own, and stored alike.
     fn sum(replacement: &Replacement<'_>, own: &Entry) -> Self {
         let Replacement { layer, .. } = replacement;
@@ -116,12 +132,25 @@ pub(super) fn plan(
     files(model, shard_size, |index, shard| pieces(index, shard, &changes))
 }
 
-/// Plans the files of the output of densifying: the weight stands in the place of its left factor.
-pub(super) fn dense(model: &Model, pairs: &[Pair], shard_size: Option<u64>) -> Result<Vec<FilePlan>, FormatError> {
+/// Plans the files of the output of densifying: the weight stands in the place of its left factor. A layer without a bias
+/// that one of the keys gives a bias gets one of zeros.
+pub(super) fn dense(
+    model: &Model,
+    pairs: &[Pair],
+    keys: &[&BiasKey],
+    shard_size: Option<u64>,
+) -> Result<Vec<FilePlan>, FormatError> {
     let changes = multiplied(pairs);
+    let tensors = model.weights.by_name();
+    let has_bias =
+        |layer: &str| [roles::bias_of(layer), Part::Bias.of(layer)].iter().any(|b| tensors.contains_key(b.as_str()));
+    let zeros = |weight: &Piece| {
+        let layer = weight.name.strip_suffix(".weight")?;
+        (keys.iter().any(|key| key.covers(layer)) && !has_bias(layer)).then(|| Piece::zero_bias(layer, weight))
+    };
     files(model, shard_size, |shard, file| {
         let tensors = file.header.tensors.iter().enumerate();
-        let kept = tensors.filter_map(|(tensor, entry)| {
+        let kept = tensors.filter_map(|(tensor, entry)| -> Option<Piece> {
             let at = TensorAt { shard, tensor };
             match changes.get(&entry.name) {
                 None => Some(Piece::copied(at, entry, entry.name.clone())),
@@ -130,7 +159,7 @@ pub(super) fn dense(model: &Model, pairs: &[Pair], shard_size: Option<u64>) -> R
                 Some(Multiplied::Dropped) => None,
             }
         });
-        kept.collect()
+        kept.flat_map(|piece| [zeros(&piece), Some(piece)].into_iter().flatten().rev()).collect()
     })
 }
 

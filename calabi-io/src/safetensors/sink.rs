@@ -151,6 +151,10 @@ impl Sink {
                             pair.write(&self.model, &file.output, *place)?;
                         }
                     }
+                    Content::Zeros => {
+                        let zeros = vec![0; usize::try_from(piece.length).unwrap_or_default()];
+                        file.output.write(*place, &zeros)?;
+                    }
                     Content::Factor(..) | Content::Amended => {}
                 }
             }

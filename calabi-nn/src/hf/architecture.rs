@@ -5,6 +5,7 @@ use calabi_api::RunError;
 use super::config::Keys;
 use super::names::{BERT, DECODER, GEMMA3, GPT2, Names};
 use super::ops::Activation;
+use super::pass::Angles;
 use super::rotary::Rotary;
 use crate::text;
 
@@ -38,6 +39,7 @@ pub(super) struct Architecture {
     pub(super) blocks: Vec<BlockPlan>,
     /// The rotary positions that blocks name; none where positions are learned.
     pub(super) rotaries: Vec<Rotary>,
+    pub(super) angles: Angles,
     pub(super) norm: NormPlan,
     pub(super) placement: Placement,
     pub(super) activation: Activation,
@@ -134,6 +136,7 @@ fn decoder(keys: &Keys, model_type: &str) -> Result<Architecture, RunError> {
         names: &DECODER,
         blocks: blocks.collect::<Result<_, RunError>>()?,
         rotaries: vec![rotary],
+        angles: Angles::default(),
         norm: NormPlan { kind: NormKind::Rms, eps: keys.positive("rms_norm_eps")?, offset: 0.0 },
         placement: Placement::Before,
         activation: activation(keys, &["hidden_act"], "silu")?,
@@ -171,6 +174,7 @@ fn gemma3(keys: &Keys) -> Result<Architecture, RunError> {
         names: &GEMMA3,
         blocks: blocks.collect::<Result<_, RunError>>()?,
         rotaries,
+        angles: Angles::default(),
         norm: NormPlan { kind: NormKind::Rms, eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6), offset: 1.0 },
         placement: Placement::Around,
         activation: activation(keys, &["hidden_activation", "hidden_act"], "gelu_pytorch_tanh")?,
@@ -202,6 +206,7 @@ fn gpt2(keys: &Keys) -> Result<Architecture, RunError> {
         names: &GPT2,
         blocks: blocks.collect(),
         rotaries: Vec::new(),
+        angles: Angles::default(),
         norm: NormPlan { kind: NormKind::Layer, eps: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5), offset: 0.0 },
         placement: Placement::Before,
         activation: activation(keys, &["activation_function"], "gelu_new")?,
@@ -231,6 +236,7 @@ fn bert(keys: &Keys) -> Result<Architecture, RunError> {
         names: &BERT,
         blocks: vec![plan; keys.count("num_hidden_layers")?],
         rotaries: Vec::new(),
+        angles: Angles::default(),
         norm: NormPlan { kind: NormKind::Layer, eps: keys.number("layer_norm_eps")?.unwrap_or(1e-12), offset: 0.0 },
         placement: Placement::After,
         activation: activation(keys, &["hidden_act"], "gelu")?,

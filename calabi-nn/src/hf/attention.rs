@@ -25,6 +25,22 @@ pub(super) struct Attention {
     plan: BlockPlan,
 }
 
+/// The keys and values of one sample's tokens that a block has seen, each 1 × tokens × key heads × dim.
+#[derive(Debug, Default)]
+pub(super) struct Past(Option<(Tensor, Tensor)>);
+
+impl Past {
+    /// All keys and values, those of earlier passes first.
+    fn continued(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
+        let all = match self.0.take() {
+            Some((keys, values)) => (Tensor::cat(&[keys, k], 1)?, Tensor::cat(&[values, v], 1)?),
+            None => (k, v),
+        };
+        self.0 = Some(all.clone());
+        Ok(all)
+    }
+}
+
 /// The linear maps that give queries, keys and values.
 #[derive(Debug, Clone)]
 pub(super) enum Projections {
@@ -70,7 +86,8 @@ impl Attention {
     }
 
     /// What the heads give, before the output's linear map: rows of `heads · head_dim` from rows of hidden features.
-    pub(super) fn mixed(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+    /// With a past, its keys and values stand before theirs, which it keeps.
+    pub(super) fn mixed(&self, x: &Tensor, batch: &Batch, past: Option<&mut Past>) -> Result<Tensor> {
         let (samples, tokens) = (batch.samples, batch.tokens);
         let [q, k, v] = self.projected(x)?;
         let split = |x: Tensor, heads: usize| x.reshape((samples, tokens, heads, self.head_dim));
@@ -81,6 +98,7 @@ impl Attention {
             Some((cos, sin)) => (ops::rotary(&q, cos, sin)?, ops::rotary(&k, cos, sin)?),
             None => (q, k),
         };
+        let (k, v) = past.map_or(Ok((k.clone(), v.clone())), |past| past.continued(k, v))?;
         let mask = Mask { causal: self.causal, window: self.plan.window, tokens: batch.mask.clone() };
         let mixed = ops::attention(&q, &k, &v, self.plan.scale, &mask)?;
         mixed.reshape((samples * tokens, self.heads * self.head_dim))

@@ -5,7 +5,7 @@ use calabi_api::RunError;
 use candle_core::{Result, Tensor};
 
 use super::architecture::{Architecture, Placement};
-use super::attention::{Attention, Projections};
+use super::attention::{Attention, Past, Projections};
 use super::failed;
 use super::linear::Linear;
 use super::mlp::Mlp;
@@ -62,11 +62,22 @@ impl Block {
         batch: &Batch,
         probe: &mut Probe<'_>,
     ) -> std::result::Result<Option<Tensor>, RunError> {
+        self.forward_after(x, batch, None, probe)
+    }
+
+    /// [`Block::forward`] of tokens that continue those of a past, which keeps them too.
+    pub(super) fn forward_after(
+        &self,
+        x: &Tensor,
+        batch: &Batch,
+        past: Option<&mut Past>,
+        probe: &mut Probe<'_>,
+    ) -> std::result::Result<Option<Tensor>, RunError> {
         let y = self.entering(x, &self.attention_norms).map_err(failed)?;
         if probe(Site::Attention, &y)?.is_break() {
             return Ok(None);
         }
-        let y = self.attention.mixed(&y, batch).map_err(failed)?;
+        let y = self.attention.mixed(&y, batch, past).map_err(failed)?;
         if probe(Site::AttentionOut, &y)?.is_break() {
             return Ok(None);
         }

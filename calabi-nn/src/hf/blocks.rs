@@ -31,7 +31,7 @@ impl BlockRunner for HfRunner {
 
     fn embed(&mut self, samples: &Samples, space: &StateSpace) -> Result<States, RunError> {
         let tokens = Tokens::read(&self.model, samples)?;
-        Embedding::load(&self.store, &self.model, self.prefix, tokens.length)?.states(&tokens, space)
+        Embedding::load(&self.store, &self.model, self.prefix, 0..tokens.length)?.states(&tokens, space)
     }
 
     fn forward(

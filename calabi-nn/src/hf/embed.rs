@@ -1,6 +1,7 @@
 //! What stands before the first block: tables that are looked up by row, read row by row.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use calabi_api::{RunError, StateSpace, States};
 use ndarray::Array2;
@@ -23,11 +24,16 @@ pub(super) struct Embedding<'a> {
 }
 
 impl<'a> Embedding<'a> {
-    /// Reads all but the table of words for sequences of `length`.
-    pub(super) fn load(store: &'a Store, model: &Architecture, prefix: &str, length: usize) -> Result<Self, RunError> {
+    /// Reads all but the table of words for tokens at these positions.
+    pub(super) fn load(
+        store: &'a Store,
+        model: &Architecture,
+        prefix: &str,
+        positions: Range<usize>,
+    ) -> Result<Self, RunError> {
         let names = model.names;
         let named = |name: &str| format!("{prefix}{name}.weight");
-        let positions = names.positions.map(|name| store.rows(&named(name), &(0..length).collect::<Vec<_>>()));
+        let positions = names.positions.map(|name| store.rows(&named(name), &positions.collect::<Vec<_>>()));
         let segments = names.segments.map(|name| {
             let rows = store.matrix_dims(&named(name))?.0;
             store.rows(&named(name), &(0..rows).collect::<Vec<_>>())

@@ -1,12 +1,13 @@
 //! What one pass of a batch through a block knows: its samples, their padding, their positions; and who watches.
 
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use calabi_api::RunError;
 use candle_core::Tensor;
 
 use super::architecture::Architecture;
+use super::rotary::Rotary;
 use super::store::tensor_of;
 
 /// Samples of one length that run together, as rows: sample by sample, token by token.
@@ -17,8 +18,31 @@ pub(super) struct Batch {
     pub(super) tokens: usize,
     /// Which rows are tokens rather than padding; none where all are.
     pub(super) mask: Option<Arc<[bool]>>,
-    /// Cosines and sines, tokens × half a head, of each of the model's rotary positions.
-    pub(super) angles: Vec<(Tensor, Tensor)>,
+    pub(super) angles: Arc<[CosSin]>,
+}
+
+/// Cosines and sines of positions, each positions × half a head.
+pub(super) type CosSin = (Tensor, Tensor);
+
+/// The angles of each of a model's rotary positions, those that were asked for last: batches in a row mostly share theirs.
+#[derive(Debug, Default)]
+pub(super) struct Angles(Mutex<Option<(Range<usize>, Arc<[CosSin]>)>>);
+
+impl Angles {
+    fn of(&self, rotaries: &[Rotary], positions: Range<usize>) -> Result<Arc<[CosSin]>, RunError> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, angles)) = last.as_ref().filter(|(known, _)| *known == positions) {
+            return Ok(angles.clone());
+        }
+        let angles = rotaries.iter().map(|rotary| {
+            let (cos, sin) = rotary.table(positions.clone());
+            let shape = (positions.len(), rotary.frequencies.len());
+            Ok((tensor_of(cos, shape)?, tensor_of(sin, shape)?))
+        });
+        let angles: Arc<[CosSin]> = angles.collect::<Result<_, RunError>>()?;
+        *last = Some((positions, angles.clone()));
+        Ok(angles)
+    }
 }
 
 impl Batch {
@@ -29,12 +53,13 @@ impl Batch {
         tokens: usize,
         mask: Option<Arc<[bool]>>,
     ) -> Result<Self, RunError> {
-        let angles = model.rotaries.iter().map(|rotary| {
-            let (cos, sin) = rotary.table(tokens);
-            let shape = (tokens, rotary.frequencies.len());
-            Ok((tensor_of(cos, shape)?, tensor_of(sin, shape)?))
-        });
-        Ok(Self { samples, tokens, mask, angles: angles.collect::<Result<_, RunError>>()? })
+        Ok(Self { samples, tokens, mask, angles: model.angles.of(&model.rotaries, 0..tokens)? })
+    }
+
+    /// Tokens of one sample that continue those before these positions.
+    pub(super) fn continued(model: &Architecture, positions: Range<usize>) -> Result<Self, RunError> {
+        let tokens = positions.len();
+        Ok(Self { samples: 1, tokens, mask: None, angles: model.angles.of(&model.rotaries, positions)? })
     }
 }
 

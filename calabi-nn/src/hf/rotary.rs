@@ -4,6 +4,7 @@
 //! `theta^(-2i/d)`.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 
 use calabi_api::RunError;
 
@@ -49,10 +50,10 @@ impl Rotary {
         Self { frequencies: frequencies.iter().map(|&f| f as f32).collect(), magnitude }
     }
 
-    /// Cosines and sines of the positions from 0 up to `tokens`, each `tokens × d / 2`.
+    /// Cosines and sines of these positions, each `positions × d / 2`.
     #[allow(clippy::cast_possible_truncation)]
-    pub(super) fn table(&self, tokens: usize) -> (Vec<f32>, Vec<f32>) {
-        let angles = (0..tokens).flat_map(|t| self.frequencies.iter().map(move |f| f64::from(t as f32 * f)));
+    pub(super) fn table(&self, positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
+        let angles = positions.flat_map(|t| self.frequencies.iter().map(move |f| f64::from(t as f32 * f)));
         angles.map(|a| ((a.cos() * self.magnitude) as f32, (a.sin() * self.magnitude) as f32)).unzip()
     }
 }

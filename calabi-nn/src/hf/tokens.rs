@@ -36,6 +36,11 @@ pub(super) struct Tokens {
 impl Tokens {
     /// Checks samples against the model.
     pub(super) fn read(model: &Architecture, samples: &Samples) -> Result<Self, RunError> {
+        Self::read_after(model, samples, 0)
+    }
+
+    /// Checks samples that continue so many tokens.
+    pub(super) fn read_after(model: &Architecture, samples: &Samples, before: usize) -> Result<Self, RunError> {
         let known = inputs(model);
         if let Some((name, tensor)) = samples.inputs.iter().find(|(name, _)| known.iter().all(|k| k.name != *name)) {
             return Err(unknown(name, tensor, &known));
@@ -47,8 +52,9 @@ impl Tokens {
         if count == 0 || length == 0 {
             return Err(refuse(IDS, "given are no tokens"));
         }
-        if let Some(longest) = model.longest.filter(|&longest| length > longest) {
-            return Err(refuse(IDS, &format!("{length} tokens are more than the {longest} positions it has")));
+        let all = before.saturating_add(length);
+        if let Some(longest) = model.longest.filter(|&longest| all > longest) {
+            return Err(refuse(IDS, &format!("{all} tokens are more than the {longest} positions it has")));
         }
         let whole = |name, limit| match given(samples, name)? {
             Some(tensor) if tensor.shape() != ids.shape() => {

@@ -5,6 +5,7 @@ mod checkpoint;
 mod factors;
 mod families;
 mod folders;
+mod generating;
 mod threads;
 mod training;
 mod tuning;

@@ -14,7 +14,7 @@ impl Sink {
         let model = &self.model;
         let named = |content| match content {
             Content::Copy(at) => model.weights.at(at).is_some_and(|(_, entry)| entry.name == tensor),
-            Content::Factor(..) | Content::Product(_) | Content::Amended => false,
+            Content::Factor(..) | Content::Product(_) | Content::Zeros | Content::Amended => false,
         };
         let pieces = self.files.iter_mut().flat_map(|file| {
             let output = &file.output;

@@ -15,29 +15,31 @@ const QUERIES: usize = 64;
 
 /// `softmax(scale · q kᵀ) v` of every head, over the keys that the mask lets a query see; a query that sees none gives 0.
 /// `q` is batch × sequence × heads × dim; `k` and `v` are batch × sequence × key heads × dim, each key head serving
-/// `heads / key heads` heads in a row.
+/// `heads / key heads` heads in a row. Where there are more keys than queries, the queries are those of the last of them.
 ///
 /// # Errors
 /// Where the shapes do not fit, or the tensors are not `f32` on the CPU.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64, mask: &Mask) -> Result<Tensor> {
-    let (batch, sequence, heads, dim) = q.dims4()?;
+    let (batch, queries, heads, dim) = q.dims4()?;
     let (key_batch, keys, key_heads, key_dim) = k.dims4()?;
-    let fits = (key_batch, keys, key_dim) == (batch, sequence, dim) && k.dims() == v.dims();
+    let fits = (key_batch, key_dim) == (batch, dim) && keys >= queries && k.dims() == v.dims();
     if !fits || key_heads == 0 || heads % key_heads != 0 || q.elem_count() == 0 {
         bail!("attention of {:?} to {:?} and {:?}", q.shape(), k.shape(), v.shape())
     }
-    if mask.tokens.as_ref().is_some_and(|tokens| tokens.len() != batch * sequence) {
-        bail!("a mask of tokens does not fit {batch} samples of {sequence}")
+    if mask.tokens.as_ref().is_some_and(|tokens| tokens.len() != batch * keys) {
+        bail!("a mask of tokens does not fit {batch} samples of {keys}")
     }
     #[allow(clippy::cast_possible_truncation)]
     let scale = scale as f32;
-    let op = Attention { scale, mask: mask.clone(), sequence, heads, key_heads, dim };
+    let op = Attention { scale, mask: mask.clone(), queries, sequence: keys, heads, key_heads, dim };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
 struct Attention {
     scale: f32,
     mask: Mask,
+    queries: usize,
+    /// Of keys.
     sequence: usize,
     heads: usize,
     key_heads: usize,
@@ -81,7 +83,7 @@ impl Attention {
     fn forward(&self, given: [&[f32]; 3]) -> Result<Vec<f32>> {
         let wide = self.heads * self.dim;
         let mut made = vec![0.0; given[0].len()];
-        let samples = made.par_chunks_mut(self.sequence * wide).enumerate();
+        let samples = made.par_chunks_mut(self.queries * wide).enumerate();
         let tasks = samples.flat_map(|(sample, made)| {
             made.par_chunks_mut(QUERIES * wide).enumerate().map(move |(block, made)| (sample, block * QUERIES, made))
         });
@@ -92,16 +94,17 @@ impl Attention {
     /// What all heads give for a block of queries.
     fn forward_block(&self, [q, k, v]: [&[f32]; 3], sample: usize, first: usize, made: &mut [f32]) -> Result<()> {
         let (wide, narrow) = (self.heads * self.dim, self.key_heads * self.dim);
-        let (start, queries) = (sample * self.sequence, first..first + made.len() / wide);
-        let visible = self.mask.visible(queries.clone(), self.sequence);
-        let q = &q[(start + queries.start) * wide..(start + queries.end) * wide];
+        let (start, rows) = (sample * self.sequence, made.len() / wide);
+        let place = self.sequence - self.queries + first;
+        let visible = self.mask.visible(place..place + rows, self.sequence);
+        let q = &q[(sample * self.queries + first) * wide..][..rows * wide];
         let keys = (start + visible.start) * narrow..(start + visible.end) * narrow;
-        let mut room = vec![0.0; queries.len() * visible.len()];
+        let mut room = vec![0.0; rows * visible.len()];
         for head in 0..self.heads {
             let key_head = head * self.key_heads / self.heads;
             let k = self.head(&k[keys.clone()], key_head, self.key_heads)?;
             let v = self.head(&v[keys.clone()], key_head, self.key_heads)?;
-            let shares = self.shares(self.head(q, head, self.heads)?, k, (sample, first, visible.start), &mut room)?;
+            let shares = self.shares(self.head(q, head, self.heads)?, k, (sample, place, visible.start), &mut room)?;
             general_mat_mul(1.0, &shares, &v, 0.0, &mut self.head_mut(made, head, self.heads)?);
         }
         Ok(())
@@ -129,6 +132,9 @@ impl Attention {
 
     /// The gradients of queries, keys and values.
     fn backward(&self, [q, k, v, made, gradient]: [&[f32]; 5]) -> Result<[Vec<f32>; 3]> {
+        if self.queries != self.sequence {
+            bail!("attention to keys of earlier passes has no gradient")
+        }
         let tasks = q.len() / (self.sequence * self.heads * self.dim) * self.key_heads;
         let heads: Vec<[Vec<f32>; 3]> = (0..tasks)
             .into_par_iter()

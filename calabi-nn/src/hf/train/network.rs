@@ -66,7 +66,7 @@ impl Network {
         windows: &[usize],
     ) -> std::result::Result<(Tensor, Batch), RunError> {
         let HfRunner { store, model, prefix, .. } = &self.runner;
-        let embedding = Embedding::load(store, model, prefix, tokens.length)?;
+        let embedding = Embedding::load(store, model, prefix, 0..tokens.length)?;
         let (mut values, mut mask) = (Vec::new(), Vec::new());
         for &window in windows {
             values.extend(embedding.sample(tokens, window)?);
