@@ -4,6 +4,17 @@ use std::fmt;
 use std::ops::Range;
 
 /// What is wrong with a setting, where, and the way out.
+///
+/// ```
+/// use calabi_api::ConfigError;
+///
+/// let error = ConfigError::new("unknown rank rule `enrgy`").at(14..21).with_known("enrgy", &["energy", "uniform"]);
+/// assert_eq!((error.message(), error.span()), ("unknown rank rule `enrgy`", Some(14..21)));
+/// assert_eq!(error.help(), Some("did you mean `energy`? known are energy, uniform"));
+///
+/// let error = ConfigError::new("there are no samples").with_help("add [calibration]");
+/// assert_eq!(error.to_string(), "there are no samples (add [calibration])");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     message: String,
@@ -88,6 +99,13 @@ fn suggestion(message: &str) -> Option<String> {
 }
 
 /// The one of `known` that is spelt most like `word`, where one is near enough to be meant.
+///
+/// ```
+/// use calabi_api::nearest;
+///
+/// assert_eq!(nearest("treshold", ["threshold", "keep"]), Some("threshold"));
+/// assert_eq!(nearest("colour", ["threshold", "keep"]), None);
+/// ```
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |name: &str| strsim::jaro_winkler(word, name);
     known.into_iter().filter(|name| likeness(name) > 0.8).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))

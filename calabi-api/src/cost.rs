@@ -8,6 +8,16 @@ use serde::Serialize;
 use crate::{DType, Kept, Rank, Shape};
 
 /// Parameters and the bytes that store them.
+///
+/// ```
+/// use calabi_api::{Cost, DType};
+///
+/// let (weight, bias) = (Cost::of(1000, DType::F16), Cost::of(10, DType::F32));
+/// let layer: Cost = [weight, bias].into_iter().sum();
+/// assert_eq!(layer, Cost { parameters: 1010, bytes: 2040 });
+/// assert_eq!(layer.without(weight), bias);
+/// assert_eq!((layer + layer).bytes, (layer * 2).bytes);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Cost {
     /// Numbers.
@@ -62,6 +72,21 @@ impl Sum for Cost {
 }
 
 /// What a layer costs: dense, and factorized as `fixed + r · per_rank`.
+///
+/// ```
+/// use calabi_api::{Cost, DType, Kept, LayerCost, Rank, Shape};
+///
+/// let shape = Shape::new(30, 20).ok_or("empty")?;
+/// let cost = LayerCost::new(shape, DType::F32, DType::F32);
+/// let [eleven, twelve] = [11, 12].map(Rank::new).map(Option::unwrap);
+/// assert_eq!(cost.at(eleven), Cost::of(11 * (30 + 20), DType::F32));
+/// assert!(cost.pays(eleven) && !cost.pays(twelve)); // the weight has 600 entries
+///
+/// let biased = cost.with_bias(30, DType::F32);
+/// assert_eq!(biased.of(Kept::Rank(eleven)), cost.at(eleven) + Cost::of(30, DType::F32));
+/// assert_eq!(biased.of(Kept::Dense), cost.dense);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerCost {
     /// The weight as it is.

@@ -19,6 +19,53 @@ use crate::{Rank, Spectrum};
 /// - The result does not depend on the number of threads.
 ///
 /// `calabi_testing::decomposers::conforms` checks all of it.
+///
+/// ```
+/// # use calabi_api::{Basis, Side, SpectrumError};
+/// use calabi_api::ndarray::{Array2, ArrayView2, array};
+/// use calabi_api::{DecomposeError, Decomposer, Decomposition, Rank, Spectrum, Vectors};
+///
+/// /// Takes apart weights of one output: the only singular value is the norm, the left vector is 1.
+/// #[derive(Debug)]
+/// struct OneRow;
+///
+/// impl Decomposer for OneRow {
+///     fn svd(&self, a: ArrayView2<'_, f32>, _limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+///         let norm = a.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+///         if a.nrows() != 1 || norm == 0.0 {
+///             return Err(refused(a.dim()));
+///         }
+///         found(norm, Some(a.t().mapv(|x| (f64::from(x) / norm) as f32))).ok_or_else(|| refused(a.dim()))
+///     }
+///
+///     fn eigh(&self, s: ArrayView2<'_, f64>, _limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+///         let root = if s.dim() == (1, 1) { s[[0, 0]].sqrt() } else { f64::NAN };
+///         found(root, None).ok_or_else(|| refused(s.dim()))
+///     }
+/// }
+///
+/// fn refused((rows, cols): (usize, usize)) -> DecomposeError {
+///     DecomposeError::NoConvergence { backend: "one-row", routes: format!("no route for {rows}x{cols}") }
+/// }
+///
+/// fn found(value: f64, v: Option<Array2<f32>>) -> Option<Box<dyn Decomposition>> {
+///     let spectrum = Spectrum::complete(vec![value]).ok()?; // refuses what is not finite
+///     Some(Box::new(Found { spectrum, vectors: Vectors { u: array![[1.0]], v } }))
+/// }
+/// # #[derive(Debug)]
+/// # struct Found { spectrum: Spectrum, vectors: Vectors }
+/// # impl Decomposition for Found {
+/// #     fn spectrum(&self) -> &Spectrum { &self.spectrum }
+/// #     fn vectors(&self, _: Rank) -> Result<Vectors, DecomposeError> { Ok(self.vectors.clone()) }
+/// # }
+///
+/// let parts = OneRow.svd(array![[3.0, 4.0]].view(), Rank::ONE)?;
+/// assert_eq!(parts.spectrum().values(), [5.0]);
+/// assert_eq!(parts.vectors(Rank::ONE)?.v, Some(array![[0.6], [0.8]]));
+/// assert_eq!(OneRow.eigh(array![[25.0]].view(), Rank::ONE)?.spectrum().energy(), 25.0);
+/// assert!(OneRow.svd(array![[f32::NAN]].view(), Rank::ONE).is_err());
+/// # Ok::<(), DecomposeError>(())
+/// ```
 pub trait Decomposer: Debug + Send + Sync {
     /// The singular value decomposition `A = U Σ Vᵀ` of an `m × n` matrix.
     ///
@@ -36,6 +83,35 @@ pub trait Decomposer: Debug + Send + Sync {
 }
 
 /// A matrix taken apart: its spectrum is known, vectors are made when the rank is.
+///
+/// ```
+/// use calabi_api::ndarray::{Array2, array};
+/// use calabi_api::{DecomposeError, Decomposition, Rank, Side, Spectrum, Vectors};
+///
+/// /// A weight of one row: its singular value, and the direction in which it points.
+/// #[derive(Debug)]
+/// struct Row(Spectrum, Array2<f32>);
+///
+/// impl Decomposition for Row {
+///     fn spectrum(&self) -> &Spectrum {
+///         &self.0
+///     }
+///
+///     fn vectors(&self, r: Rank) -> Result<Vectors, DecomposeError> {
+///         if r > Rank::ONE {
+///             return Err(DecomposeError::Beyond { asked: r.get(), available: 1 });
+///         }
+///         Ok(Vectors { u: array![[1.0]], v: Some(self.1.clone()) })
+///     }
+/// }
+///
+/// let row = Row(Spectrum::complete(vec![5.0])?, array![[0.6], [0.8]]); // of [[3, 4]]
+/// let rank = row.spectrum().rank_for_loss(1.0).ok_or("no rank reaches it")?;
+/// assert_eq!(row.basis(rank)?.side, Side::Left); // one output, two inputs
+/// assert_eq!(row.precise_basis(rank)?, (Side::Left, array![[1.0_f64]]));
+/// assert!(row.remark().is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Decomposition: Debug + Send {
     /// All singular values, or the leading ones and the energy of the rest.
     fn spectrum(&self) -> &Spectrum;
@@ -74,6 +150,17 @@ pub trait Decomposition: Debug + Send {
 }
 
 /// Leading singular vectors of both sides, in columns.
+///
+/// ```
+/// use calabi_api::Vectors;
+/// use calabi_api::ndarray::array;
+///
+/// // The weight [[3, 0], [0, 2]], whose singular values are 3 and 2, at rank 1.
+/// let Vectors { u, v } = Vectors { u: array![[1.0], [0.0]], v: Some(array![[1.0], [0.0]]) };
+/// let nearest = (u * 3.0).dot(&v.ok_or("an eigendecomposition")?.t());
+/// assert_eq!(nearest, array![[3.0, 0.0], [0.0, 0.0]]);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vectors {
     /// `U_r`, `m × r`.
@@ -83,6 +170,23 @@ pub struct Vectors {
 }
 
 /// Leading singular vectors of one side, in columns.
+///
+/// ```
+/// use calabi_api::ndarray::{Array2, array};
+/// use calabi_api::{Basis, Factors, Side};
+///
+/// /// Projects a weight on a basis: the best factors of that rank.
+/// fn factors(weight: &Array2<f32>, Basis { side, vectors }: Basis) -> Factors {
+///     match side {
+///         Side::Left => Factors { right: vectors.t().dot(weight), left: vectors, bias: None },
+///         Side::Right => Factors { left: weight.dot(&vectors), right: vectors.reversed_axes(), bias: None },
+///     }
+/// }
+///
+/// let weight = array![[3.0, 0.0], [0.0, 2.0]];
+/// let Factors { left, right, .. } = factors(&weight, Basis { side: Side::Left, vectors: array![[1.0], [0.0]] });
+/// assert_eq!(left.dot(&right), array![[3.0, 0.0], [0.0, 0.0]]);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Basis {
     /// Which side.
@@ -92,6 +196,18 @@ pub struct Basis {
 }
 
 /// A side of a weight.
+///
+/// ```
+/// use calabi_api::{Shape, Side};
+///
+/// /// The side whose vectors are shorter.
+/// fn smaller(shape: Shape) -> Side {
+///     if shape.cols() < shape.rows() { Side::Right } else { Side::Left }
+/// }
+///
+/// assert_eq!(Shape::new(768, 3072).map(smaller), Some(Side::Left));
+/// assert_eq!(Shape::new(3072, 768).map(smaller), Some(Side::Right));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// Outputs: left singular vectors.
@@ -101,6 +217,17 @@ pub enum Side {
 }
 
 /// Why a matrix could not be decomposed.
+///
+/// ```
+/// use calabi_api::DecomposeError;
+/// use calabi_api::ndarray::array;
+///
+/// let a = array![[1.0, f64::INFINITY]];
+/// let bad = a.indexed_iter().find(|(_, value)| !value.is_finite());
+/// let error = bad.map(|((row, col), &value)| DecomposeError::NonFinite { row, col, value });
+/// let said = error.map(|error| error.to_string());
+/// assert_eq!(said.as_deref(), Some("the entry at row 0, column 1 is inf, not a finite number"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum DecomposeError {

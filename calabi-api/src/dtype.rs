@@ -6,6 +6,18 @@ use half::{bf16, f16};
 use serde::Serialize;
 
 /// How a number is stored in a file. In memory weights are `f32`.
+///
+/// ```
+/// use calabi_api::DType;
+///
+/// let mut bytes = Vec::new();
+/// DType::BF16.encode([0.5, 0.1].into_iter(), &mut bytes);
+/// assert_eq!(bytes.len() as u64, 2 * DType::BF16.bytes());
+///
+/// let back: Vec<f32> = DType::BF16.decode(&bytes).collect();
+/// assert_eq!(back, [0.5, DType::BF16.rounded(0.1)]);
+/// assert_ne!(back[1], 0.1);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum DType {
     /// 64 bits.

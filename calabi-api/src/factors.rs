@@ -5,6 +5,18 @@ use ndarray::{Array1, Array2};
 use crate::DType;
 
 /// `W ≈ left · right`: `left` is `m × r`, `right` is `r × n`.
+///
+/// ```
+/// use calabi_api::ndarray::array;
+/// use calabi_api::{DType, Factors};
+///
+/// let factors = Factors { left: array![[1.0], [2.0]], right: array![[0.5, 0.1]], bias: None };
+/// assert_eq!(factors.left.dot(&factors.right), array![[0.5, 0.1], [1.0, 0.2]]); // stands for W
+///
+/// let stored = factors.rounded(DType::F16);
+/// assert_eq!(stored.right[[0, 0]], 0.5);
+/// assert_eq!(stored.right[[0, 1]], DType::F16.rounded(0.1));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Factors {
     /// `m × r`.

@@ -1,16 +1,47 @@
 //! The contract of model formats: where weights are, and how factors take their place.
 
-use std::error::Error;
-use std::fmt::{self, Debug};
+mod error;
+mod layer;
+
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array1, Array2, ArrayD};
-use serde::Serialize;
-use thiserror::Error;
+use ndarray::{Array2, ArrayD};
 
-use crate::{Cost, DType, Factors, LayerCost, Rank, Shape};
+pub use error::{FormatError, Name};
+pub use layer::{Layer, LeftAlone, Normalisation, Replacement, Role, Totals, Wiring, WriteOptions, Written};
+
+use crate::Factors;
 
 /// A kind of model file.
+///
+/// ```
+/// use std::{fs, path::Path};
+///
+/// use calabi_api::{FormatError, LayerFormat, LayerSource};
+///
+/// /// Files `NAME.toy`, which begin with `TOY1`.
+/// #[derive(Debug)]
+/// struct Toy;
+///
+/// impl LayerFormat for Toy {
+///     fn detect(&self, path: &Path) -> bool {
+///         path.extension().is_some_and(|extension| extension == "toy")
+///     }
+///
+///     fn open(&self, path: &Path) -> Result<Box<dyn LayerSource>, FormatError> {
+///         let bytes = fs::read(path).map_err(|error| FormatError::io("read", path, error))?;
+///         let header = bytes.strip_prefix(b"TOY1").ok_or_else(|| FormatError::malformed(path, "it has no header"))?;
+///         source(path, header) // names, shapes and types
+///     }
+/// }
+/// # fn source(path: &Path, _: &[u8]) -> Result<Box<dyn LayerSource>, FormatError> {
+/// #     Err(FormatError::malformed(path, "it holds no weights"))
+/// # }
+///
+/// assert!(Toy.detect(Path::new("model.toy")) && !Toy.detect(Path::new("model.onnx")));
+/// assert!(matches!(Toy.open(Path::new("missing.toy")), Err(FormatError::Io { action: "read", .. })));
+/// ```
 pub trait LayerFormat: Debug + Send + Sync {
     /// Whether this file or folder is of this kind, judged by its name and its first bytes.
     fn detect(&self, path: &Path) -> bool;
@@ -23,6 +54,55 @@ pub trait LayerFormat: Debug + Send + Sync {
 }
 
 /// An open model. Reads one weight at a time.
+///
+/// ```
+/// # use std::path::Path;
+/// # use calabi_api::ndarray::{Array2, array};
+/// # use calabi_api::{DType, Layer, LayerCost, LayerSink, LeftAlone, Replacement, Role, Shape, Totals, Wiring};
+/// use calabi_api::{FormatError, LayerSource, WriteOptions};
+///
+/// /// One weight, kept in memory.
+/// #[derive(Debug)]
+/// struct Memory(Layer, Array2<f32>);
+///
+/// impl LayerSource for Memory {
+///     fn layers(&self) -> &[Layer] {
+///         std::slice::from_ref(&self.0)
+///     }
+///
+///     fn left_alone(&self) -> &[LeftAlone] {
+///         &[]
+///     }
+///
+///     fn totals(&self) -> Totals {
+///         Totals { format: "memory", cost: self.0.cost.dense, files: Vec::new() }
+///     }
+///
+///     fn read(&self, layer: &Layer) -> Result<Array2<f32>, FormatError> {
+///         FormatError::check_finite(Path::new("memory"), &layer.wiring.weight, &self.1)?;
+///         Ok(self.1.clone())
+///     }
+///
+///     fn create(&self, _: &Path, _: &[Replacement], _: &WriteOptions) -> Result<Box<dyn LayerSink>, FormatError> {
+///         Err(FormatError::limit("a model in memory is not written", "save it to a file first"))
+///     }
+/// }
+///
+/// # let shape = Shape::new(1, 2).ok_or("empty")?;
+/// # let (cost, wiring) = (LayerCost::new(shape, DType::F32, DType::F32), Wiring::default());
+/// # let name = "fc".to_owned();
+/// # let layer = Layer { name, shape, dtype: DType::F32, role: Role::Linear, cost, wiring, bias: false, key: 0 };
+/// let source = Memory(layer, array![[3.0, 4.0]]);
+/// let layer = &source.layers()[0];
+/// assert_eq!(Shape::of(source.read(layer)?.view()), Some(layer.shape));
+/// assert_eq!(source.totals().cost.parameters, layer.shape.entries());
+/// assert!(source.left_alone().is_empty() && source.normalisation(layer)?.is_none());
+///
+/// let (path, options) = (Path::new("out"), WriteOptions::default());
+/// assert!(source.side_files(path).is_empty());
+/// assert!(source.create(path, &[], &options).is_err() && source.densify(path, &options).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait LayerSource: Debug + Send + Sync {
     /// The weights that can be factorized, in the order of the model.
     fn layers(&self) -> &[Layer];
@@ -78,6 +158,41 @@ pub trait LayerSource: Debug + Send + Sync {
 }
 
 /// A model that is being written.
+///
+/// ```
+/// # use calabi_api::ndarray::{Array2, ArrayD};
+/// # use calabi_api::{DType, LayerCost, Rank, Role, Shape, Wiring};
+/// use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Written};
+///
+/// /// Writes nothing, and counts what it would write.
+/// #[derive(Default)]
+/// struct Counting(Cost);
+///
+/// impl LayerSink for Counting {
+///     fn write(&mut self, layer: &Layer, factors: &Factors) -> Result<(), FormatError> {
+///         let Factors { left, right, .. } = factors.clone().rounded(layer.dtype);
+///         if left.iter().chain(&right).any(|value| !value.is_finite()) {
+///             return Err(FormatError::overflow(layer));
+///         }
+///         self.0 += Cost::of((left.len() + right.len()) as u64, layer.dtype);
+///         Ok(())
+///     }
+///
+///     fn finish(self: Box<Self>) -> Result<Written, FormatError> {
+///         Ok(Written { cost: self.0, paths: Vec::new() })
+///     }
+/// }
+///
+/// # let shape = Shape::new(8, 4).ok_or("empty")?;
+/// # let (cost, wiring) = (LayerCost::new(shape, DType::F16, DType::F16), Wiring::default());
+/// # let name = "fc".to_owned();
+/// # let layer = Layer { name, shape, dtype: DType::F16, role: Role::Linear, cost, wiring, bias: false, key: 0 };
+/// let mut sink: Box<dyn LayerSink> = Box::<Counting>::default();
+/// sink.write(&layer, &Factors { left: Array2::ones((8, 1)), right: Array2::ones((1, 4)), bias: None })?;
+/// assert!(sink.amend("norm.weight", &ArrayD::ones(vec![4])).is_err()); // unless the format can
+/// assert_eq!(sink.finish()?.cost, layer.cost.at(Rank::ONE));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait LayerSink: Send {
     /// Writes the factors of a declared layer; in any order, each layer once.
     ///
@@ -101,249 +216,3 @@ pub trait LayerSink: Send {
     /// Where a declared layer was not written, or a file cannot be.
     fn finish(self: Box<Self>) -> Result<Written, FormatError>;
 }
-
-/// One weight with its name, shape and role.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Layer {
-    /// The name that patterns match and reports show.
-    pub name: String,
-    /// `m × n`, outputs by inputs.
-    pub shape: Shape,
-    /// How the weight is stored; its factors are stored alike.
-    pub dtype: DType,
-    /// What it does in the model.
-    pub role: Role,
-    /// What it costs, dense and at every rank.
-    pub cost: LayerCost,
-    /// How it is wired into the model.
-    pub wiring: Wiring,
-    /// Whether the model has a bias of this layer that another can be added to: factors with a bias then cost no more.
-    pub bias: bool,
-    /// Where the source finds it: its own affair.
-    pub key: usize,
-}
-
-/// How a layer is wired into its model.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wiring {
-    /// The name of its weight in the file.
-    pub weight: String,
-    /// In a graph, the name of the value that flows into it: `E[xxᵀ]` is taken over its last axis. None where its features
-    /// lie along another axis.
-    pub input: Option<String>,
-    /// In a graph, the name of the value that its node gives.
-    pub output: Option<String>,
-}
-
-/// The normalisation whose output is a layer's input: the input's mean is about `beta`, its scales are about `gamma`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Normalisation {
-    /// `γ`, a scale for every feature.
-    pub gamma: Array1<f32>,
-    /// `β`, a shift for every feature; none where the normalisation has none.
-    pub beta: Option<Array1<f32>>,
-}
-
-/// What a layer does in the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Role {
-    /// `y = W x + b`.
-    Linear,
-}
-
-/// A matrix that is not a layer, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LeftAlone {
-    /// Its name.
-    pub name: String,
-    /// Its dimensions as stored.
-    pub dims: Vec<u64>,
-    /// Its type, as the format calls it.
-    pub dtype: String,
-    /// Why it is left alone.
-    pub why: String,
-}
-
-/// What a model weighs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Totals {
-    /// The kind of the format: "safetensors".
-    pub format: &'static str,
-    /// All weights, and the size of all files that hold weights.
-    pub cost: Cost,
-    /// The files that hold weights.
-    pub files: Vec<PathBuf>,
-}
-
-/// A layer that will be factorized.
-#[derive(Debug, Clone, Copy)]
-pub struct Replacement<'a> {
-    /// Which one.
-    pub layer: &'a Layer,
-    /// Its rank.
-    pub rank: Rank,
-    /// Whether the factors bring a bias, which is added to the layer's own.
-    pub bias: bool,
-}
-
-/// How a model is written.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct WriteOptions {
-    /// The largest size of a file with weights, in bytes, for formats that are split into shards; none keeps the split of the input.
-    pub shard_size: Option<u64>,
-}
-
-/// What was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// All weights, and the size of all files that hold weights.
-    pub cost: Cost,
-    /// The files and folders at the top of the output; the one that the output is known by comes last.
-    pub paths: Vec<PathBuf>,
-}
-
-/// Why a model could not be read or written.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum FormatError {
-    /// The operating system refused.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried: "read", "write".
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file is not what it claims to be, or holds what cannot be a model.
-    #[error("{}: {problem}", path.display())]
-    Malformed {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong, and where in the file.
-        problem: String,
-        /// The way out, where there is one.
-        help: Option<String>,
-    },
-    /// A weight holds infinity or NaN.
-    #[error("{}: tensor {tensor} holds {value} at row {row}, column {col}", path.display())]
-    NonFinite {
-        /// Which file.
-        path: PathBuf,
-        /// Which tensor, as the file calls it.
-        tensor: Name,
-        /// Row of the weight, counted from zero.
-        row: usize,
-        /// Column of the weight, counted from zero.
-        col: usize,
-        /// The value.
-        value: f32,
-    },
-    /// The model that was asked for does not fit its format.
-    #[error("{problem}")]
-    Limit {
-        /// Which limit, and what would break it.
-        problem: String,
-        /// The way out.
-        help: String,
-    },
-    /// The caller broke the contract of the sink or the source.
-    #[error("{0}")]
-    Misuse(String),
-}
-
-impl FormatError {
-    /// An error of the operating system.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Self::Io { action, path: path.into(), source }
-    }
-
-    /// A file that is not what it claims to be.
-    pub fn malformed(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
-        Self::Malformed { path: path.into(), problem: problem.into(), help: None }
-    }
-
-    /// A result that does not fit its format, and the way out.
-    pub fn limit(problem: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::Limit { problem: problem.into(), help: help.into() }
-    }
-
-    /// Factors and biases of 16 bits can overflow where those of the model did not.
-    #[must_use]
-    pub fn overflow(layer: &Layer) -> Self {
-        let problem =
-            format!("layer {}: a factor has a number that {} cannot hold", Name::new(&layer.name), layer.dtype);
-        Self::limit(problem, "exclude the layer, or store the model in a wider type")
-    }
-
-    /// The same error, with the way out.
-    #[must_use]
-    pub fn with_help(mut self, way_out: impl Into<String>) -> Self {
-        if let Self::Malformed { help, .. } = &mut self {
-            *help = Some(way_out.into());
-        }
-        self
-    }
-
-    /// The way out, where there is one.
-    #[must_use]
-    pub fn help(&self) -> Option<&str> {
-        match self {
-            Self::Malformed { help, .. } => help.as_deref(),
-            Self::Limit { help, .. } => Some(help),
-            Self::NonFinite { .. } => Some("repair the weight, or name its layer in [layers] exclude"),
-            Self::Io { .. } | Self::Misuse(_) => None,
-        }
-    }
-
-    /// Whether the input itself is at fault, rather than the machine or the settings.
-    #[must_use]
-    pub fn refuses_input(&self) -> bool {
-        matches!(self, Self::Malformed { .. } | Self::NonFinite { .. })
-    }
-
-    /// Checks a weight that was read: every entry is finite.
-    ///
-    /// # Errors
-    /// [`FormatError::NonFinite`], at the first entry that is not.
-    pub fn check_finite(path: &Path, tensor: &str, weight: &Array2<f32>) -> Result<(), Self> {
-        match weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
-            None => Ok(()),
-            Some(((row, col), &value)) => {
-                Err(Self::NonFinite { path: path.to_owned(), tensor: Name::new(tensor), row, col, value })
-            }
-        }
-    }
-}
-
-/// A name out of a file, made fit to be shown: control characters escaped, cut when very long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name(String);
-
-impl Name {
-    /// The name, made fit to be shown.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        const SHOWN: usize = 160;
-        let mut shown: String = name.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-        if name.chars().nth(SHOWN).is_some() {
-            shown.push_str("...");
-        }
-        Self(shown)
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-const _: fn() = || {
-    fn is_error<E: Error + Send + Sync + 'static>() {}
-    is_error::<FormatError>();
-};

@@ -3,6 +3,19 @@
 use crate::{ConfigError, Decomposer, LayerFormat, Plugin, RankRule, Runtime};
 
 /// What can be registered: one registry for each contract.
+///
+/// ```
+/// use calabi_api::registry::{Registered, all};
+/// use calabi_api::{ConfigError, Runtime};
+///
+/// fn listed<T: Registered + ?Sized>() -> Result<Vec<String>, ConfigError> {
+///     Ok(all::<T>()?.iter().map(|plugin| format!("{} {}: {}", T::NOUN, plugin.kind(), plugin.summary())).collect())
+/// }
+///
+/// assert_eq!(<dyn Runtime>::NOUN, "runtime");
+/// assert!(listed::<dyn Runtime>()?.iter().all(|line| line.starts_with("runtime ")));
+/// # Ok::<(), ConfigError>(())
+/// ```
 pub trait Registered: 'static {
     /// What a plugin of this registry is called in messages: "rank rule".
     const NOUN: &'static str;
@@ -33,6 +46,21 @@ registered! {
 
 /// All plugins of a registry, by kind.
 ///
+/// ```
+/// use calabi_api::{Plugin, RankRule, registry};
+/// # use calabi_api::{Choice, LayerSpectrum, RankSelector, SelectError};
+/// # #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+/// # struct Median {}
+/// # impl RankSelector for Median {
+/// #     fn select(&self, _: &LayerSpectrum<'_>) -> Result<Choice, SelectError> { Ok(Choice::dense("untouched")) }
+/// # }
+/// calabi_api::submit! { Plugin::selector::<Median>("median", "keep what lies above the median") }
+///
+/// let kinds: Vec<_> = registry::all::<RankRule>()?.iter().map(|plugin| plugin.kind()).collect();
+/// assert!(kinds.contains(&"median") && kinds.is_sorted());
+/// # Ok::<(), calabi_api::ConfigError>(())
+/// ```
+///
 /// # Errors
 /// Where two plugins have the same kind; the error names both origins.
 pub fn all<T: Registered + ?Sized>() -> Result<Vec<&'static Plugin<T>>, ConfigError> {
@@ -40,6 +68,23 @@ pub fn all<T: Registered + ?Sized>() -> Result<Vec<&'static Plugin<T>>, ConfigEr
 }
 
 /// The plugin of this kind.
+///
+/// ```
+/// use calabi_api::{Plugin, RankRule, registry};
+/// # use calabi_api::{Choice, LayerSpectrum, RankSelector, SelectError};
+/// # #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+/// # struct Quarter {}
+/// # impl RankSelector for Quarter {
+/// #     fn select(&self, _: &LayerSpectrum<'_>) -> Result<Choice, SelectError> { Ok(Choice::dense("untouched")) }
+/// # }
+/// calabi_api::submit! { Plugin::selector::<Quarter>("quarter", "keep a quarter of the rank") }
+///
+/// assert_eq!(registry::find::<RankRule>("quarter")?.summary(), "keep a quarter of the rank");
+/// let error = registry::find::<RankRule>("quater").unwrap_err();
+/// assert_eq!(error.message(), "unknown rank rule `quater`");
+/// assert!(error.help().unwrap().starts_with("did you mean `quarter`?"));
+/// # Ok::<(), calabi_api::ConfigError>(())
+/// ```
 ///
 /// # Errors
 /// Where there is none (the error lists those that are there, and names the nearest), or two plugins clash.

@@ -66,18 +66,53 @@ macro_rules! ranged {
 
 ranged! {
     /// A share, larger than 0 and at most 1.
+    ///
+    /// ```
+    /// use calabi_api::{settings::Fraction, toml};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Energy {
+    ///     threshold: Fraction,
+    /// }
+    ///
+    /// assert_eq!(toml::from_str::<Energy>("threshold = 0.95")?.threshold.get(), 0.95);
+    /// assert!(toml::from_str::<Energy>("threshold = 95").is_err());
+    /// assert_eq!((Fraction::new(0.0), Fraction::new(1.0).map(Fraction::get)), (None, Some(1.0)));
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     Fraction, |x| x > 0.0 && x <= 1.0, "a number larger than 0 and at most 1", { "exclusiveMinimum": 0, "maximum": 1 }
 }
 ranged! {
     /// A share that may be nothing: from 0 to 1, both included.
+    ///
+    /// ```
+    /// use calabi_api::settings::Share;
+    ///
+    /// assert_eq!(Share::new(0.0).map(Share::get), Some(0.0));
+    /// assert_eq!(Share::new(1.1), None);
+    /// ```
     Share, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1", { "minimum": 0, "maximum": 1 }
 }
 ranged! {
     /// A finite number larger than 0.
+    ///
+    /// ```
+    /// use calabi_api::settings::Positive;
+    ///
+    /// assert_eq!(Positive::new(1e-4).map(Positive::get), Some(1e-4));
+    /// assert_eq!((Positive::new(0.0), Positive::new(f64::INFINITY)), (None, None));
+    /// ```
     Positive, |x| x > 0.0 && x.is_finite(), "a finite number larger than 0", { "exclusiveMinimum": 0 }
 }
 ranged! {
     /// A finite number that is not negative.
+    ///
+    /// ```
+    /// use calabi_api::settings::NonNegative;
+    ///
+    /// assert_eq!(NonNegative::new(0.0).map(NonNegative::get), Some(0.0));
+    /// assert_eq!((NonNegative::new(-0.1), NonNegative::new(f64::NAN)), (None, None));
+    /// ```
     NonNegative, |x| x >= 0.0 && x.is_finite(), "a finite number that is not negative", { "minimum": 0 }
 }
 

@@ -6,6 +6,20 @@ use std::num::NonZeroUsize;
 use serde::{Deserialize, Serialize};
 
 /// The shape of a weight `W`: `rows` outputs by `cols` inputs (`m × n`), neither of them zero.
+///
+/// ```
+/// use calabi_api::{Shape, ndarray::Array2};
+///
+/// let shape = Shape::of(Array2::<f32>::zeros((3072, 768)).view()).unwrap();
+/// assert_eq!((shape.rows(), shape.cols(), shape.to_string()), (3072, 768, "3072x768".to_owned()));
+/// assert_eq!(shape.full_rank().get(), 768);
+///
+/// // Each rank costs a column of 3072 and a row of 768 numbers: below 615 the factors are smaller than the weight.
+/// assert_eq!(shape.break_even(), 615);
+/// assert!(614 * (3072 + 768) < shape.entries() && shape.entries() <= 615 * (3072 + 768));
+///
+/// assert_eq!(Shape::new(0, 768), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shape {
     rows: NonZeroUsize,
@@ -64,6 +78,15 @@ impl fmt::Display for Shape {
 }
 
 /// A number of kept singular values: at least one.
+///
+/// ```
+/// use calabi_api::{Rank, Shape};
+///
+/// let shape = Shape::new(30, 20).unwrap();
+/// assert_eq!(Rank::clamped(64, shape).get(), 20);
+/// assert_eq!(Rank::clamped(0, shape), Rank::ONE);
+/// assert_eq!(Rank::new(0), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rank(NonZeroUsize);

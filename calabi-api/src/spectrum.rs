@@ -7,6 +7,23 @@ use crate::{Rank, Shape};
 /// The singular values `σ₁ ≥ σ₂ ≥ ... ≥ 0` of a weight, all of them or the leading ones, and its energy `‖W‖² = Σσ²`.
 ///
 /// The energy is that of the *whole* weight, so that a share of it stays true when the spectrum is truncated.
+///
+/// ```
+/// use calabi_api::{Rank, Shape, Spectrum};
+///
+/// let spectrum = Spectrum::complete(vec![3.0, 2.0, 1.0])?;
+/// assert!(spectrum.fits(Shape::new(3, 8).unwrap()));
+/// assert_eq!((spectrum.energy(), spectrum.loss(1)), (14.0, 5.0));
+/// assert_eq!(spectrum.relative_error(1), (5.0_f64 / 14.0).sqrt());
+/// assert_eq!(spectrum.rank_for_loss(1.0), Rank::new(2));
+///
+/// // What a decomposer gives that stops after the first value: what it leaves is known, not how it is spread.
+/// let leading = Spectrum::leading(vec![3.0], 14.0)?;
+/// assert_eq!(leading, spectrum.truncated(Rank::ONE));
+/// assert_eq!((leading.values(), leading.known(), leading.is_complete()), (&[3.0][..], 1, false));
+/// assert_eq!((leading.loss(1), leading.rank_for_loss(1.0)), (5.0, None));
+/// # Ok::<(), calabi_api::SpectrumError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spectrum {
     values: Vec<f64>,
@@ -17,6 +34,14 @@ pub struct Spectrum {
 }
 
 /// Why a list of numbers is no spectrum.
+///
+/// ```
+/// use calabi_api::{Spectrum, SpectrumError};
+///
+/// assert_eq!(Spectrum::complete(vec![1.0, 2.0]), Err(SpectrumError::NotSorted { index: 1 }));
+/// let error = Spectrum::complete(vec![1.0, f64::NAN]).unwrap_err();
+/// assert_eq!(error.to_string(), "singular value 1 is NaN: not a finite number of at least zero");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
 #[non_exhaustive]
 pub enum SpectrumError {
@@ -63,8 +88,17 @@ impl Spectrum {
     }
 
     /// The same singular values, with losses of their own: `losses[r]` is what the rank `r` loses, for `r` from 0 to as
-    /// many as the values are known; `energy` is what errors are relative to. For bases that were found in one metric and
-    /// are judged in another.
+    /// many as the values are known; `energy` is what errors are relative to. For bases that were found in one metric
+    /// and are judged in another.
+    ///
+    /// ```
+    /// # use calabi_api::Spectrum;
+    /// // By the inputs that the layer sees, the second direction matters more than its singular value says.
+    /// let spectrum = Spectrum::complete(vec![2.0, 1.0])?.with_losses(vec![16.0, 9.0, 0.0], 16.0)?;
+    /// assert_eq!(spectrum.values(), [2.0, 1.0]);
+    /// assert_eq!((spectrum.loss(1), spectrum.relative_error(1)), (9.0, 0.75));
+    /// # Ok::<(), calabi_api::SpectrumError>(())
+    /// ```
     ///
     /// # Errors
     /// Where a loss is negative or not finite, or their number is another.

@@ -13,6 +13,16 @@ use ndarray::Array2;
 use crate::RunError;
 
 /// Where hidden states are kept.
+///
+/// ```
+/// use calabi_api::{StateSpace, States, ndarray::Array2};
+///
+/// // Nothing is held in memory: all states go to a file among the system's temporary files.
+/// let mut states = States::new(StateSpace { bound: 0, ..StateSpace::default() });
+/// states.push(Array2::ones((128, 32)), None)?;
+/// assert_eq!(*states.get(0)?, Array2::<f32>::ones((128, 32)));
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateSpace {
     /// States of more bytes than these go to a file.
@@ -28,6 +38,30 @@ impl Default for StateSpace {
 }
 
 /// Hidden states of samples: of each a matrix, tokens × features, and which of its rows are padding.
+///
+/// ```
+/// use calabi_api::{StateSpace, States, ndarray::Array2};
+/// use std::sync::Arc;
+///
+/// let mut states = States::new(StateSpace::default());
+/// states.push(Array2::zeros((3, 4)), Some(Arc::from([true, true, false])))?; // the last row is padding
+/// states.push(Array2::ones((2, 4)), None)?;
+/// assert_eq!((states.count(), states.dim(0)?), (2, (3, 4)));
+/// assert_eq!((states.tokens(0), states.tokens(1)), (Some(&[true, true, false][..]), None));
+///
+/// // What a block does: each sample in its turn, in place. The states before it are kept here to compare.
+/// let before = states.duplicate()?;
+/// for sample in 0..states.count() {
+///     let after = states.get(sample)?.mapv(|value| value + 1.0);
+///     states.set(sample, after)?;
+/// }
+/// assert_eq!((before.get(1)?[[0, 0]], states.get(1)?[[0, 0]]), (1.0, 2.0));
+///
+/// let mut both = before.some(1..2)?;
+/// both.append(&states)?;
+/// assert_eq!(both.count(), 3);
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
 #[derive(Debug)]
 pub struct States {
     space: StateSpace,

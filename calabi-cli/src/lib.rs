@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command, DensifyArgs, EvalArgs, InitArgs, InspectArgs};
+use args::{Args, Command, DensifyArgs, EvalArgs, InspectArgs};
 use failure::Failure;
 
 /// What a command has to say to the shell.
@@ -70,7 +70,7 @@ fn dispatch(command: Command) -> Result<Ending, Failure> {
         Command::Inspect(args) => commands::inspect::inspect(&InspectArgs { model: located(&args.model)?, ..args }),
         Command::Plugins(args) => commands::plugins::plugins(&args),
         Command::Schema => commands::schema::schema(),
-        Command::Init(args) => commands::init::init(&InitArgs { model: located(&args.model)?, ..args }),
+        Command::Init(args) => commands::init::init(&args),
     }
 }
 

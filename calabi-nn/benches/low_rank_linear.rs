@@ -28,6 +28,8 @@ fn by_rank_and_batch(criterion: &mut Criterion) {
             let rank = (share * SIZE as f64) as usize;
             let factors = noise((SIZE, rank)).and_then(|left| Ok((left, noise((rank, SIZE))?)));
             let (left, right) = factors.expect("memory for factors");
+            // By columns, as layers that are loaded or compressed hold it.
+            let right = right.t().and_then(|right| right.contiguous()?.t()).expect("memory for a factor");
             let layer = LowRankLinear::new(left, right, None).expect("factors that fit");
             let id = BenchmarkId::new(format!("rank {rank}"), batch);
             group.bench_function(id, |bencher| bencher.iter(|| layer.forward(&x)));

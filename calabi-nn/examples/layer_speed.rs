@@ -9,9 +9,11 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
+use calabi_api::Factors;
 use calabi_nn::LowRankLinear;
 use calabi_nn::candle_core::{DType, Device, Module, Tensor};
 use calabi_nn::candle_nn::Linear;
+use calabi_nn::ndarray::Array2;
 
 const SIZE: usize = 2048;
 const BATCHES: [usize; 2] = [1, 128];
@@ -60,6 +62,14 @@ fn noise(shape: (usize, usize), dtype: DType) -> candle_core::Result<Tensor> {
     Tensor::rand(-1f32, 1f32, shape, &Device::Cpu)?.to_dtype(dtype)
 }
 
+fn factors(rank: usize) -> candle_core::Result<Factors> {
+    let matrix = |rows, cols| {
+        let values = noise((rows, cols), DType::F32)?.flatten_all()?.to_vec1()?;
+        Array2::from_shape_vec((rows, cols), values).map_err(candle_core::Error::wrap)
+    };
+    Ok(Factors { left: matrix(SIZE, rank)?, right: matrix(rank, SIZE)?, bias: None })
+}
+
 fn layers(dtype: DType) -> candle_core::Result<Vec<Timed>> {
     let timed = |name: String, operations: f64, layer: Box<dyn Module>| Timed {
         name,
@@ -73,7 +83,7 @@ fn layers(dtype: DType) -> candle_core::Result<Vec<Timed>> {
     for share in SHARES {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of a size
         let rank = (share * SIZE as f64) as usize;
-        let layer = LowRankLinear::new(noise((SIZE, rank), dtype)?, noise((rank, SIZE), dtype)?, None)?;
+        let layer = LowRankLinear::from_factors(&factors(rank)?, None, dtype, &Device::Cpu)?;
         layers.push(timed(format!("rank {rank}"), 2.0 * rank as f64 / SIZE as f64, Box::new(layer)));
     }
     Ok(layers)

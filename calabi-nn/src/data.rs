@@ -12,6 +12,21 @@ use crate::tokens::{Tokens, chosen};
 use crate::{read_npz, safetensors, text};
 
 /// How samples are read.
+///
+/// ```
+/// use calabi_api::Runtime;
+/// use calabi_nn::{DataOptions, OnnxRuntime, load_data};
+///
+/// # use std::path::Path;
+/// # let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/tiny-lm"));
+/// # let [model, text] = ["model.onnx", "text.txt"].map(|name| folder.join(name));
+/// let inputs = OnnxRuntime::default().load(&model)?.inputs();
+/// let options = DataOptions { tokenizer: None, model: &model, sequence: 20, samples: Some(3), seed: 0, labels: None };
+/// let first = load_data(&text, &options, &inputs)?;
+/// assert_eq!(first, load_data(&text, &options, &inputs)?, "the seed alone chooses");
+/// assert_ne!(first, load_data(&text, &DataOptions { seed: 1, ..options }, &inputs)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct DataOptions<'a> {
     /// The tokenizer for text; none takes `tokenizer.json` in the model's folder.
@@ -30,6 +45,21 @@ pub struct DataOptions<'a> {
 
 /// Samples that fit a model's inputs: out of `.npz` and `.safetensors` files by input name, out of any other file as
 /// text in UTF-8.
+///
+/// ```
+/// use calabi_api::Runtime;
+/// use calabi_nn::{DataOptions, OnnxRuntime, load_data};
+///
+/// # use std::path::Path;
+/// # let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/tiny-lm"));
+/// # let [model, text] = ["model.onnx", "text.txt"].map(|name| folder.join(name));
+/// let inputs = OnnxRuntime::default().load(&model)?.inputs();
+/// let options = DataOptions { tokenizer: None, model: &model, sequence: 20, samples: Some(3), seed: 0, labels: None };
+/// let read = load_data(&text, &options, &inputs)?;
+/// let shapes: Vec<_> = read.samples.inputs.iter().map(|(name, ids)| (name.as_str(), ids.shape())).collect();
+/// assert_eq!(shapes, [("input_ids", &[3, 20][..]), ("attention_mask", &[3, 20][..])]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Text
 /// Where the tokenizer puts special tokens behind a text (`[SEP]`: encoders), each line that is not blank is a sample,
@@ -65,6 +95,20 @@ pub fn load_data(path: &Path, options: &DataOptions<'_>, inputs: &[InputSpec]) -
 
 /// Windows of a text in order, without overlap: the text is tokenized once, without special tokens, and cut; the rest is
 /// dropped. The first `limit` of them, or all. Inputs are filled in as by [`load_data`].
+///
+/// ```
+/// use calabi_api::Runtime;
+/// use calabi_nn::{OnnxRuntime, text_windows};
+///
+/// # use std::path::Path;
+/// # let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/tiny-lm"));
+/// # let [model, text] = ["model.onnx", "text.txt"].map(|name| folder.join(name));
+/// let inputs = OnnxRuntime::default().load(&model)?.inputs();
+/// let windows = text_windows(&text, None, &model, 20, Some(3), &inputs)?;
+/// assert_eq!(windows.count(), 3);
+/// assert_eq!(windows.inputs[0].1.shape(), [3, 20]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// As [`load_data`], and where the text is shorter than one window.

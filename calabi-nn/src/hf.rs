@@ -39,6 +39,18 @@ use runner::HfRunner;
 
 /// Runs checkpoint folders (`config.json` and safetensors) on the CPU with [candle](https://docs.rs/candle-core).
 ///
+/// ```
+/// use calabi_api::{Runtime, Samples, Tensor};
+/// use calabi_nn::{HfRuntime, ndarray::array};
+///
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/llama").as_ref();
+/// let mut model = HfRuntime::default().load(folder)?;
+/// let tokens = Tensor::I64(array![[1, 2, 3]].into_dyn());
+/// let outputs = model.outputs(&Samples { inputs: vec![("input_ids".to_owned(), tokens)] })?;
+/// assert_eq!((outputs[0].name.as_str(), outputs[0].values.shape()), ("logits", &[1, 3, 80][..]));
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
+///
 /// # Models
 /// Decoders of the Llama family (`llama`, `mistral`, `qwen2`, `qwen3`) and `gemma3`, `gpt2`, and the encoder `bert`; as
 /// they are published or factorized by calabi. Whatever else `config.json` says that would change the computation is

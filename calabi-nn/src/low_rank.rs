@@ -57,7 +57,9 @@ pub struct LowRankLinear {
 }
 
 impl LowRankLinear {
-    /// A layer of these factors, which are not copied: `left` is `m × r`, `right` is `r × n`, `bias` is `m`.
+    /// A layer of these factors, which are not copied: `left` is `m × r`, `right` is `r × n`, `bias` is `m`. A few rows of
+    /// inputs run faster where `right` is stored column by column, as [`load`](Self::load) and
+    /// [`from_factors`](Self::from_factors) store it.
     ///
     /// Variables stay variables: `backward()` of a loss gives their gradients.
     ///

@@ -18,6 +18,14 @@ const MOST_DEFLATED: u64 = 1032;
 /// Read are `f16`, `f32` and `f64` (as `f32`), truth values and all integers but `u64`, of either byte order, in C or
 /// Fortran order, stored or deflated. An array holds as much as the file can hold, whatever its header says.
 ///
+/// ```
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/held-out.npz").as_ref();
+/// let arrays = calabi_nn::read_npz(file)?;
+/// let shapes: Vec<_> = arrays.iter().map(|(name, array)| (name.as_str(), array.shape())).collect();
+/// assert_eq!(shapes, [("image", &[360, 64][..]), ("labels", &[360][..])]);
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
+///
 /// # Errors
 /// [`RunError::Data`] where the file cannot be read, is no `.npz` file, or an array in it is damaged or of another
 /// type; the error names the array.

@@ -21,6 +21,21 @@ use runner::OnnxRunner;
 
 /// Runs ONNX graphs on the CPU with [rten](https://docs.rs/rten).
 ///
+/// ```
+/// # use std::path::Path;
+/// use calabi_api::Runtime;
+/// use calabi_nn::{OnnxRuntime, read_samples};
+///
+/// # let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart"));
+/// # let [model, file] = ["digits.onnx", "held-out.npz"].map(|name| folder.join(name));
+/// assert!(OnnxRuntime::default().detect(&model));
+/// let mut runner = OnnxRuntime::default().load(&model)?;
+/// assert_eq!(runner.inputs()[0].name, "image");
+/// let held_out = read_samples(&file, Some("labels"))?; // 360 images
+/// assert_eq!(runner.outputs(&held_out.samples)?[0].values.shape(), [360, 10]);
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
+///
 /// # Batches
 /// Samples run in batches along the first axis of every input. Where the model fixes that axis, so many samples run at
 /// once, and the last one is repeated to fill the last batch, its surplus outputs cut. Where the axis is free, at most

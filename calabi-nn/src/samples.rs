@@ -9,6 +9,13 @@ use ndarray::ArrayD;
 use crate::{read_npz, text};
 
 /// What a model is fed, and what it should answer.
+///
+/// ```
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/held-out.npz").as_ref();
+/// let calabi_nn::Labelled { samples, labels } = calabi_nn::read_samples(file, Some("labels"))?;
+/// assert_eq!(labels.map(|labels| labels.len()), Some(samples.count()));
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Labelled {
     /// The model's inputs, in the order of their names.
@@ -18,6 +25,17 @@ pub struct Labelled {
 }
 
 /// Reads samples from an `.npz` file: every array is an input of its name, all but the one named `labels`.
+///
+/// ```
+/// use calabi_nn::read_samples;
+///
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/held-out.npz").as_ref();
+/// let read = read_samples(file, Some("labels"))?;
+/// let names: Vec<_> = read.samples.inputs.iter().map(|(name, _)| name.as_str()).collect();
+/// assert_eq!((names, read.samples.count(), read.labels.is_some()), (vec!["image"], 360, true));
+/// assert!(read_samples(file, Some("classes")).is_err());
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
 ///
 /// # Errors
 /// [`RunError::Data`] as [`read_npz`], and where there is no array of that name, the labels are no integers, arrays

@@ -149,6 +149,23 @@ fn failure(settings: &Sited<CalibrationSettings>) -> impl Fn(RunError) -> Error 
 }
 
 /// Statistics that were gathered.
+///
+/// ```
+/// use calabi::{CalibrationSettings, Pipeline, RunOptions, Silent};
+///
+/// # use std::path::Path;
+/// # let folder = tempfile::tempdir()?;
+/// # let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+/// # let model = root.join("calabi-nn/tests/models/llama");
+/// # let data = root.join("tests/models/tiny-lm/held-out.safetensors");
+/// # let mut pipeline = Pipeline::new(model, "unused", calabi::rank::Fixed { rank: calabi::api::Rank::ONE });
+/// # pipeline.calibration = Some(CalibrationSettings::of_data(data).into());
+/// # let file = folder.path().join("statistics.safetensors");
+/// let gathered = calabi::calibrate(&pipeline, &file, &RunOptions::default(), &Silent)?;
+/// assert_eq!(gathered.bytes, std::fs::metadata(&gathered.file)?.len());
+/// assert!(gathered.inputs < gathered.layers, "queries, keys and values read the same input");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gathered {
     /// Where they are.
@@ -164,6 +181,29 @@ pub struct Gathered {
 }
 
 /// Runs a pipeline's model on its calibration data, and writes what flows into the layers that take part to a file.
+///
+/// ```
+/// use calabi::{CalibrationSettings, Compression, Pipeline, RunOptions, Silent, compress_hf_model};
+/// # use calabi::api::{Rank, settings::Fraction};
+///
+/// # use std::path::Path;
+/// # let folder = tempfile::tempdir()?;
+/// # let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+/// # let model = root.join("calabi-nn/tests/models/llama");
+/// # let data = root.join("tests/models/tiny-lm/held-out.safetensors");
+/// # let [statistics, small] = ["statistics.safetensors", "small"].map(|name| folder.path().join(name));
+/// // The rule does not matter here, and no output is written.
+/// let mut pipeline = Pipeline::new(&model, "unused", calabi::rank::Fixed { rank: Rank::ONE });
+/// pipeline.calibration = Some(CalibrationSettings::of_data(data).into());
+/// let gathered = calabi::calibrate(&pipeline, &statistics, &RunOptions::default(), &Silent)?;
+/// assert_eq!(gathered.samples, 6);
+///
+/// // What was gathered once serves any rule, without data.
+/// let compression = Compression::keep(Fraction::new(0.8).ok_or("not a share")?)
+///     .with_calibration(CalibrationSettings::of_statistics(&gathered.file));
+/// assert!(compress_hf_model(&model, &small, compression, &Silent)?.calibration.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// Where the model, the data or the settings cannot be used, or the file exists and `options` do not say to replace it.

@@ -7,6 +7,16 @@ use calabi_api::{ConfigError, DecomposeError, FormatError, RunError, SelectError
 use thiserror::Error;
 
 /// Why a run ended early.
+///
+/// ```
+/// use calabi::{Error, Pipeline};
+///
+/// let text = "[model]\ninput = 'm.onnx'\noutput = 's.onnx'\n[rank]\nkind = 'energie'\n";
+/// let error: Error = *Pipeline::parse("p.toml", text, "".as_ref(), &[]).unwrap_err().error;
+/// assert!(matches!(error, Error::Config(_)) && error.refuses_settings() && !error.refuses_input());
+/// assert_eq!(error.span().map(|span| &text[span]), Some("'energie'"));
+/// assert!(error.help().is_some_and(|help| help.contains("did you mean `energy`?")));
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

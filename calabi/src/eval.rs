@@ -15,6 +15,16 @@ use crate::tokens::Tokens;
 use crate::{Error, Observer, Stage};
 
 /// How a model is evaluated.
+///
+/// ```
+/// # use calabi::{EvalOptions, Silent, evaluate};
+/// # let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/tiny-lm"));
+/// # let [model, text] = ["model.onnx", "text.txt"].map(|name| folder.join(name));
+/// let options = EvalOptions { window: 20, windows: Some(3), ..EvalOptions::default() };
+/// let evaluation = evaluate(&model, &text, &options, &Silent)?;
+/// assert_eq!((evaluation.windows, evaluation.tokens), (3, 3 * 19));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct EvalOptions {
     /// Tokens a window. Windows do not overlap: the text is tokenized once and cut; what is left behind the last whole
@@ -35,6 +45,17 @@ impl Default for EvalOptions {
 }
 
 /// How well a model predicts a text. Its JSON is what `calabi-cli eval --format json` prints.
+///
+/// ```
+/// # use calabi::{EvalOptions, Silent, evaluate};
+/// # let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/tiny-lm"));
+/// # let [model, text] = ["model.onnx", "text.txt"].map(|name| folder.join(name));
+/// # let options = EvalOptions { window: 20, ..EvalOptions::default() };
+/// let evaluation = evaluate(&model, &text, &options, &Silent)?;
+/// assert_eq!(evaluation.perplexity, evaluation.loss.exp());
+/// assert_eq!(evaluation.tokens, evaluation.windows as u64 * (evaluation.window as u64 - 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
     /// The model.
@@ -58,6 +79,17 @@ pub struct Evaluation {
 }
 
 /// Measures the perplexity of a model (a checkpoint folder, an ONNX graph) on a text.
+///
+/// ```
+/// use calabi::{EvalOptions, Silent, evaluate};
+///
+/// # let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/tiny-lm"));
+/// # let [model, text] = ["model.onnx", "text.txt"].map(|name| folder.join(name));
+/// let options = EvalOptions { window: 20, ..EvalOptions::default() };
+/// let evaluation = evaluate(&model, &text, &options, &Silent)?;
+/// assert!(evaluation.perplexity > 1.0 && evaluation.loss.is_finite());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// Where no runtime runs the model, the text does not fill a window, or the model predicts no tokens.

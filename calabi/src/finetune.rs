@@ -20,6 +20,13 @@ use crate::runtime::runtime_for;
 use crate::{Error, Observer, Pipeline};
 
 /// What a fine-tuning is told besides its pipeline.
+///
+/// ```
+/// use calabi::FinetuneOptions;
+///
+/// let options = FinetuneOptions { output: Some("tuned".into()), threads: Some(2), ..FinetuneOptions::default() };
+/// assert!(!options.force, "an output that exists is not replaced");
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct FinetuneOptions {
     /// Where the result goes; none takes what `[finetune] output` says.
@@ -33,6 +40,36 @@ pub struct FinetuneOptions {
 }
 
 /// What became of a fine-tuning. Its JSON is what `calabi-cli finetune --format json` prints.
+///
+/// ```
+/// # use calabi::{FinetuneOptions, Pipeline, RunOptions, Silent, finetune, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+/// # let small = format!("model.output='{}'", folder.path().join("small").display()).parse()?;
+/// # let text = "
+/// #     [model]
+/// #     input = 'calabi-nn/tests/models/llama'
+/// #     output = 'small'
+/// #     [layers]
+/// #     exclude = ['lm_head']
+/// #     [rank]
+/// #     kind = 'budget'
+/// #     keep = 0.6
+/// #     [finetune]
+/// #     data = 'tests/models/tiny-lm/text.txt'
+/// #     tokenizer = 'tests/models/tiny-lm/tokenizer.json'
+/// #     sequence = 10
+/// #     held_out = 4
+/// #     steps = 4
+/// # ";
+/// # let pipeline = Pipeline::parse("example", text, root, &[small]).map_err(|refused| refused.error)?;
+/// # run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let report = finetune(&pipeline, &FinetuneOptions::default(), &Silent)?;
+/// assert_eq!(report.gained, report.loss_after < report.loss_before);
+/// assert_eq!(report.perplexity_after, report.loss_after.exp());
+/// assert_eq!((report.steps, report.resumed_at), (4, None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FinetuneReport {
     /// The compressed model.
@@ -65,6 +102,35 @@ pub struct FinetuneReport {
 ///
 /// The state of the training is kept beside the output, under its name with `.training` behind it, until the output is
 /// there: where a run was interrupted, the next goes on from its state.
+///
+/// ```
+/// use calabi::{FinetuneOptions, Pipeline, RunOptions, Silent, finetune, run};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+/// # let small = format!("model.output='{}'", folder.path().join("small").display()).parse()?;
+/// let text = "
+///     [model]
+///     input = 'calabi-nn/tests/models/llama'
+///     output = 'small'
+///     [layers]
+///     exclude = ['lm_head']
+///     [rank]
+///     kind = 'budget'
+///     keep = 0.6
+///     [finetune]
+///     data = 'tests/models/tiny-lm/text.txt'
+///     tokenizer = 'tests/models/tiny-lm/tokenizer.json'
+///     sequence = 10
+///     held_out = 4
+///     steps = 4
+/// ";
+/// let pipeline = Pipeline::parse("example", text, root, &[small]).map_err(|refused| refused.error)?;
+/// run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let report = finetune(&pipeline, &FinetuneOptions::default(), &Silent)?;
+/// assert!(report.loss_after <= report.loss_before && report.output.ends_with("small.tuned"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// Where the section is missing, the compressed model is not there or not a checkpoint folder that runs block by block,

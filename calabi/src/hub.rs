@@ -38,7 +38,12 @@ pub fn locate(model: &Path) -> Result<PathBuf, ConfigError> {
 }
 
 /// Whether this names a model on the hub, not a path.
-pub(crate) fn is_hosted(model: &Path) -> bool {
+///
+/// ```
+/// assert!(calabi::is_hosted("hf:org/name@main".as_ref()) && !calabi::is_hosted("models/small".as_ref()));
+/// ```
+#[must_use]
+pub fn is_hosted(model: &Path) -> bool {
     model.to_str().is_some_and(|model| model.starts_with(SCHEME))
 }
 

@@ -69,7 +69,7 @@ pub use densify::{Densified, DensifyOptions, densify};
 pub use error::Error;
 pub use eval::{EvalOptions, Evaluation, evaluate};
 pub use finetune::{FinetuneOptions, FinetuneReport, finetune};
-pub use hub::locate;
+pub use hub::{is_hosted, locate};
 pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;

@@ -1,6 +1,31 @@
 //! How a run tells what it does: the engine never prints.
 
 /// A step of the straight line.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use calabi::{Observer, Stage};
+/// # use calabi::{Compression, api::settings::Fraction, compress_model};
+///
+/// #[derive(Default)]
+/// struct Stages(Mutex<Vec<Stage>>);
+///
+/// impl Observer for Stages {
+///     fn begin(&self, stage: Stage, _steps: usize) {
+///         self.0.lock().unwrap().push(stage);
+///     }
+/// }
+///
+/// # use std::path::Path;
+/// # let folder = tempfile::tempdir()?;
+/// # let output = folder.path().join("small.safetensors");
+/// # let input = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors"));
+/// # let half = Compression::keep(Fraction::new(0.5).ok_or("not a share")?);
+/// let stages = Stages::default();
+/// compress_model((input, output.as_path()), half, &stages)?;
+/// assert_eq!(stages.0.into_inner()?, [Stage::Decompose, Stage::Substitute]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
@@ -25,6 +50,47 @@ pub enum Stage {
 }
 
 /// Watches a run, and may ask it to end. Called from several threads.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+/// use calabi::{Error, Observer, Stage};
+/// # use calabi::{Compression, api::settings::Fraction, compress_model};
+///
+/// /// Ends a run after its first layer.
+/// #[derive(Default)]
+/// struct First(AtomicUsize);
+///
+/// impl Observer for First {
+///     fn begin(&self, stage: Stage, steps: usize) {
+///         println!("{stage:?}: {steps} steps");
+///     }
+///
+///     fn step(&self, _stage: Stage, name: &str) {
+///         println!("{name} is done, the number {}", self.0.fetch_add(1, Relaxed));
+///     }
+///
+///     fn note(&self, _stage: Stage, line: &str) {
+///         println!("{line}");
+///     }
+///
+///     fn end(&self, stage: Stage) {
+///         println!("{stage:?}: done");
+///     }
+///
+///     fn cancelled(&self) -> bool {
+///         self.0.load(Relaxed) > 0
+///     }
+/// }
+///
+/// # use std::path::Path;
+/// # let folder = tempfile::tempdir()?;
+/// # let output = folder.path().join("small.safetensors");
+/// # let input = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors"));
+/// # let half = Compression::keep(Fraction::new(0.5).ok_or("not a share")?);
+/// let ended = compress_model((input, output.as_path()), half, &First::default());
+/// assert!(matches!(ended, Err(Error::Cancelled)) && !output.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Observer: Sync {
     /// A stage of so many layers (or models) begins.
     fn begin(&self, _stage: Stage, _steps: usize) {}
@@ -45,6 +111,12 @@ pub trait Observer: Sync {
 }
 
 /// Watches nothing.
+///
+/// ```
+/// use calabi::{Observer, Silent};
+///
+/// assert!(!Silent.cancelled());
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -10,6 +10,16 @@ use serde::{Deserialize, Deserializer};
 
 /// A glob over a whole name (`*` crosses `.` and `/`, which are literal characters), or `re:` and a regular expression
 /// that must match the whole name.
+///
+/// ```
+/// use calabi::Pattern;
+///
+/// assert!(Pattern::new("model.layers.1.*")?.matches("model.layers.1.mlp.up_proj"));
+/// assert!(!Pattern::new("q_proj")?.matches("self_attn.q_proj"), "the whole name must match");
+/// assert!(Pattern::new(r"re:layers\.(0|1)")?.matches("layers.1"));
+/// assert!(Pattern::new("re:(").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,

@@ -24,6 +24,25 @@ pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, Search
 pub use set::Assignment;
 
 /// A pipeline, checked and built: nothing of it is wrong in itself, and nothing was touched yet.
+///
+/// ```
+/// use calabi::Pipeline;
+///
+/// let text = "
+///     [model]
+///     input = 'model.onnx'
+///     output = 'small.onnx'
+///     [layers]
+///     exclude = ['*head*']
+///     [rank]
+///     kind = 'budget'
+///     keep = 0.6
+/// ";
+/// let pipeline = Pipeline::parse("p.toml", text, "models".as_ref(), &[]).map_err(|refused| refused.error)?;
+/// assert!(pipeline.model.input.ends_with("models/model.onnx"));
+/// assert!(pipeline.layers.exclude[0].matches("lm_head") && pipeline.verify.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Pipeline {
     /// The model, and where the result goes.
@@ -55,6 +74,14 @@ pub struct Pipeline {
 }
 
 /// A rule for some layers.
+///
+/// ```
+/// # use calabi::{Pattern, Pipeline, api::Rank, rank::Fixed};
+/// let eight = Fixed { rank: Rank::new(8).ok_or("no rank")? };
+/// let pipeline = Pipeline::new("m.onnx", "s.onnx", eight).with_override(vec![Pattern::new("*.0.*")?], eight);
+/// assert!(pipeline.overrides[0].layers[0].matches("layers.0.up"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Override {
     /// The layers, by name.
@@ -64,6 +91,15 @@ pub struct Override {
 }
 
 /// The text of a pipeline file, for messages that show its lines.
+///
+/// ```
+/// let text = "[model]\ninput = 'm.onnx'\noutput = 's.onnx'\n[rank]\nkind = 'fixed'\nrank = 0\n";
+/// let refused = calabi::Pipeline::parse("p.toml", text, "".as_ref(), &[]).unwrap_err();
+/// let source = refused.source.ok_or("no text")?;
+/// let span = refused.error.span().ok_or("no place")?;
+/// assert_eq!((source.name.as_str(), &source.text[span]), ("p.toml", "0"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The name to show.
@@ -73,6 +109,12 @@ pub struct Source {
 }
 
 /// Why a pipeline file cannot be used, with its text.
+///
+/// ```
+/// let refused = calabi::Pipeline::parse("p.toml", "[model]\n", "".as_ref(), &[]).unwrap_err();
+/// assert!(refused.error.refuses_settings());
+/// assert_eq!(refused.source.map(|source| source.text), Some("[model]\n".to_owned()));
+/// ```
 #[derive(Debug)]
 pub struct PipelineError {
     /// What is wrong.
@@ -89,11 +131,34 @@ impl From<Error> for PipelineError {
 
 impl Pipeline {
     /// A pipeline of typed values: every layer of `input`, decomposed by faer, at the ranks that `rank` chooses.
+    ///
+    /// ```
+    /// use calabi::Pipeline;
+    /// use calabi::api::settings::Fraction;
+    /// use calabi::rank::Energy;
+    ///
+    /// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+    /// let most = Energy { threshold: Fraction::new(0.95).ok_or("not a share")? };
+    /// let pipeline = Pipeline::new(input, "small.safetensors", most);
+    /// assert!(calabi::plan(&pipeline)?.layers.iter().all(|layer| layer.is_selected()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(input: impl Into<PathBuf>, output: impl Into<PathBuf>, rank: impl RankSelector + 'static) -> Self {
         Self::of(input.into(), output.into(), RankRule::Selector(Box::new(rank)))
     }
 
     /// A pipeline of typed values: every layer of `input`, decomposed by faer, one budget shared among them.
+    ///
+    /// ```
+    /// use calabi::Pipeline;
+    /// use calabi::api::{RankRule, settings::Fraction};
+    /// use calabi::rank::Budget;
+    ///
+    /// let budget = Budget::new(Fraction::new(0.6).ok_or("not a share")?);
+    /// let pipeline = Pipeline::with_allocator("model.safetensors", "small.safetensors", budget);
+    /// assert!(matches!(pipeline.rank.value, RankRule::Allocator(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_allocator(
         input: impl Into<PathBuf>,
         output: impl Into<PathBuf>,
@@ -121,6 +186,18 @@ impl Pipeline {
     }
 
     /// The same pipeline, with a rule of their own for the layers that match.
+    ///
+    /// ```
+    /// use calabi::{Pattern, Pipeline, api::Rank, rank::Fixed};
+    ///
+    /// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+    /// let fixed = |rank| Rank::new(rank).map(|rank| Fixed { rank }).ok_or("no rank");
+    /// let pipeline = Pipeline::new(input, "small.safetensors", fixed(8)?)
+    ///     .with_override(vec![Pattern::new("hidden2")?], fixed(16)?);
+    /// let ranks: Vec<_> = calabi::plan(&pipeline)?.layers.iter().map(|layer| layer.rank().map(Rank::get)).collect();
+    /// assert_eq!(ranks[..2], [Some(8), Some(16)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn with_override(mut self, layers: Vec<Pattern>, rank: impl RankSelector + 'static) -> Self {
         let rank: Box<dyn RankSelector> = Box::new(rank);
@@ -129,6 +206,16 @@ impl Pipeline {
     }
 
     /// Reads a pipeline file, with settings changed from outside. Relative paths are relative to the file.
+    ///
+    /// ```
+    /// use calabi::Pipeline;
+    ///
+    /// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml").as_ref();
+    /// let pipeline = Pipeline::load(file, &["layers.min_features=8".parse()?]).map_err(|refused| refused.error)?;
+    /// assert!(pipeline.model.input.ends_with("../quickstart/digits.onnx"), "beside the folder of the file");
+    /// assert_eq!(pipeline.layers.min_features.get(), 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Where the file cannot be read, or something in it is wrong: the error has its place in the text.
@@ -140,6 +227,17 @@ impl Pipeline {
     }
 
     /// Reads a pipeline from text. Relative paths are relative to `base`.
+    ///
+    /// ```
+    /// use calabi::Pipeline;
+    ///
+    /// let text = "[model]\ninput = 'm.onnx'\noutput = 's.onnx'\n[rank]\nkind = 'energy'\n";
+    /// let set = ["rank.threshold=0.9".parse()?];
+    /// let pipeline = Pipeline::parse("p.toml", text, "models".as_ref(), &set).map_err(|refused| refused.error)?;
+    /// assert!(pipeline.model.output.ends_with("models/s.onnx"));
+    /// assert!(Pipeline::parse("p.toml", text, "models".as_ref(), &[]).is_err(), "the file alone has no threshold");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Where something in it is wrong: the error has its place in the text.

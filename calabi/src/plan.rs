@@ -3,6 +3,18 @@
 use calabi_api::{Choice, Cost, Kept, Layer, LeftAlone, Rank, Totals};
 
 /// What becomes of every matrix of a model.
+///
+/// ```
+/// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+/// # let fixed = calabi::rank::Fixed { rank: calabi::api::Rank::new(16).ok_or("no rank")? };
+/// # let mut pipeline = calabi::Pipeline::new(input, "small.safetensors", fixed);
+/// # pipeline.layers.min_features = 64_usize.try_into()?;
+/// let plan = calabi::plan(&pipeline)?; // of a fixed rank
+/// assert!(!plan.is_open() && plan.left_alone.is_empty());
+/// assert!(plan.flops().after < plan.flops().before);
+/// assert!(plan.totals.cost.parameters > plan.layers.iter().map(|layer| layer.cost().parameters).sum::<u64>());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The layers, in the order of the model.
@@ -14,6 +26,21 @@ pub struct Plan {
 }
 
 /// A layer and what becomes of it.
+///
+/// ```
+/// use calabi::api::{Kept, Rank};
+///
+/// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+/// # let fixed = calabi::rank::Fixed { rank: calabi::api::Rank::new(16).ok_or("no rank")? };
+/// # let mut pipeline = calabi::Pipeline::new(input, "small.safetensors", fixed);
+/// # pipeline.layers.min_features = 64_usize.try_into()?;
+/// let plan = calabi::plan(&pipeline)?; // rank 16 for layers of 64 features or more
+/// let (hidden, output) = (&plan.layers[0], &plan.layers[2]);
+/// assert_eq!((hidden.is_selected(), hidden.rank().map(Rank::get)), (true, Some(16)));
+/// assert_eq!(hidden.cost().parameters, 16 * (512 + 64));
+/// assert_eq!((output.is_selected(), output.rank(), output.kept()), (false, None, Some(Kept::Dense)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PlannedLayer {
     /// The layer.
@@ -27,6 +54,20 @@ pub struct PlannedLayer {
 }
 
 /// What becomes of a layer.
+///
+/// ```
+/// use calabi::{Decision, Plan};
+///
+/// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+/// # let fixed = calabi::rank::Fixed { rank: calabi::api::Rank::new(16).ok_or("no rank")? };
+/// # let mut pipeline = calabi::Pipeline::new(input, "small.safetensors", fixed);
+/// # pipeline.layers.min_features = 64_usize.try_into()?;
+/// let plan: Plan = calabi::plan(&pipeline)?; // rank 16 for layers of 64 features or more
+/// assert!(matches!(plan.layers[0].decision, Decision::Chosen { .. }));
+/// let Decision::Skipped { why } = &plan.layers[2].decision else { panic!("it has ten outputs") };
+/// assert_eq!(why, "10 features, fewer than min_features = 64");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// The rule has not seen the spectrum yet.
@@ -46,6 +87,18 @@ pub enum Decision {
 }
 
 /// The rule that decides about a layer.
+///
+/// ```
+/// use calabi::{Pattern, Pipeline, Rule, rank::Fixed};
+/// # use calabi::api::Rank;
+///
+/// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+/// let one = Fixed { rank: Rank::ONE };
+/// let pipeline = Pipeline::new(input, "small.safetensors", one).with_override(vec![Pattern::new("hidden2")?], one);
+/// let rules: Vec<_> = calabi::plan(&pipeline)?.layers.iter().map(|layer| layer.rule).collect();
+/// assert_eq!(rules, [Rule::Main, Rule::Override(0), Rule::Main]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// `[rank]`.
@@ -95,6 +148,15 @@ impl Plan {
     }
 
     /// Whether a layer is still open.
+    ///
+    /// ```
+    /// use calabi::{Pipeline, api::settings::Fraction, rank::Energy};
+    ///
+    /// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+    /// let most = Energy { threshold: Fraction::new(0.9).ok_or("not a share")? };
+    /// assert!(calabi::plan(&Pipeline::new(input, "small.safetensors", most))?.is_open(), "it waits for spectra");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.layers.iter().any(|layer| layer.decision == Decision::Open)

@@ -54,6 +54,16 @@ enum Word {
 
 impl Plan {
     /// The plan as text to write to a file.
+    ///
+    /// ```
+    /// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+    /// # let fixed = calabi::rank::Fixed { rank: calabi::api::Rank::new(16).ok_or("no rank")? };
+    /// # let mut pipeline = calabi::Pipeline::new(input, "small.safetensors", fixed);
+    /// # pipeline.layers.min_features = 64_usize.try_into()?;
+    /// let text = calabi::plan(&pipeline)?.to_text();
+    /// assert!(text.contains("name = \"hidden1\"\nshape = [512, 64]\nrank = 16\n"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn to_text(&self) -> String {
         let layer = self.layers.iter().map(|planned| {
@@ -75,6 +85,22 @@ impl Plan {
     }
 
     /// Reads an edited plan of the pipeline's model.
+    ///
+    /// ```
+    /// use calabi::Plan;
+    ///
+    /// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+    /// # let fixed = calabi::rank::Fixed { rank: calabi::api::Rank::new(16).ok_or("no rank")? };
+    /// # let mut pipeline = calabi::Pipeline::new(input, "small.safetensors", fixed);
+    /// # pipeline.layers.min_features = 64_usize.try_into()?;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("plan.toml");
+    /// let text = calabi::plan(&pipeline)?.to_text();
+    /// std::fs::write(&file, text.replace("rank = 16", "rank = 8"))?;
+    /// let plan = Plan::load(&file, &pipeline).map_err(|refused| refused.error)?;
+    /// assert!(plan.layers[0].rank().is_some_and(|rank| rank.get() == 8));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Where the file cannot be read, names layers that the model does not have or leaves some out, or a rank is too large.

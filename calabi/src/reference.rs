@@ -15,6 +15,14 @@ use crate::pipeline::{
 };
 
 /// A plugin, or a section of the pipeline file, with its settings.
+///
+/// ```
+/// let entries = calabi::catalogue()?;
+/// let budget = entries.iter().find(|entry| entry.kind == "budget").ok_or("no such plugin")?;
+/// assert_eq!((budget.noun, budget.missing), ("rank rule", None));
+/// assert!(budget.settings.iter().any(|setting| setting.name == "keep"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct PluginEntry {
     /// Where it stands: "rank rule", "decomposer", "section".
@@ -32,6 +40,14 @@ pub struct PluginEntry {
 }
 
 /// A setting.
+///
+/// ```
+/// let entries = calabi::catalogue()?;
+/// let settings = entries.iter().filter(|entry| entry.kind == "budget").flat_map(|entry| &entry.settings);
+/// let keep = settings.into_iter().find(|setting| setting.name == "keep").ok_or("no such setting")?;
+/// assert_eq!((keep.accepts.as_str(), &keep.default), ("number, larger than 0, at most 1", &None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct SettingEntry {
     /// Its key.
@@ -45,6 +61,12 @@ pub struct SettingEntry {
 }
 
 /// Every section and plugin of this program, by registry and kind.
+///
+/// ```
+/// let kinds: Vec<String> = calabi::catalogue()?.into_iter().map(|entry| entry.kind).collect();
+/// assert!(["verify", "energy", "faer", "safetensors"].iter().all(|kind| kinds.iter().any(|known| known == kind)));
+/// # Ok::<(), calabi::api::ConfigError>(())
+/// ```
 ///
 /// # Errors
 /// Where two plugins clash.
@@ -165,6 +187,12 @@ fn range(schema: &Value) -> String {
 }
 
 /// REFERENCE.md: every section and plugin with its settings.
+///
+/// ```
+/// let page = calabi::reference()?;
+/// assert!(page.starts_with("# Reference") && page.contains("### `budget`"));
+/// # Ok::<(), calabi::api::ConfigError>(())
+/// ```
 ///
 /// # Errors
 /// Where two plugins clash.

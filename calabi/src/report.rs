@@ -13,6 +13,20 @@ use crate::verify::VerifyReport;
 use crate::{Decision, Pipeline, Plan, PlannedLayer, SearchReport};
 
 /// What a run did. Its JSON is what `calabi-cli run --format json` prints.
+///
+/// ```
+/// use calabi::{Pipeline, RunOptions, Silent, run};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// assert!(report.passed() && report.removed() > 0.5);
+/// assert!(report.output.is_file() && report.bytes.after < report.bytes.before);
+/// assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The version of calabi that ran.
@@ -49,6 +63,23 @@ pub struct Report {
 }
 
 /// What errors of layers are measured in.
+///
+/// ```
+/// use calabi::{Bias, CalibrationReport, Objective};
+///
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..").as_ref();
+/// # let small = format!("model.output='{}'", folder.path().join("small").display()).parse()?;
+/// let text = "model = { input = 'calabi-nn/tests/models/llama', output = 'small' }
+///     calibration = { data = 'tests/models/tiny-lm/held-out.safetensors' }
+///     rank = { kind = 'budget', keep = 0.8 }";
+/// let pipeline = Pipeline::parse("example", text, root, &[small]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let gram = CalibrationReport { objective: Objective::Gram, bias: Bias::None, sequential: false };
+/// assert_eq!(report.calibration, Some(gram));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CalibrationReport {
     /// The metric.
@@ -60,6 +91,21 @@ pub struct CalibrationReport {
 }
 
 /// Two allocations of the same size, by the sum of what each layer's cut is estimated to do to the model.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..").as_ref();
+/// # let small = format!("model.output='{}'", folder.path().join("small").display()).parse()?;
+/// let text = "model = { input = 'calabi-nn/tests/models/llama', output = 'small' }
+///     calibration = { data = 'tests/models/tiny-lm/held-out.safetensors' }
+///     rank = { kind = 'budget', keep = 0.8, sensitivity = 'measured' }";
+/// let pipeline = Pipeline::parse("example", text, root, &[small]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let allocation = report.allocation.ok_or("no sensitivities")?;
+/// assert!(allocation.chosen <= allocation.uniform);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct AllocationReport {
     /// Every layer keeps the same share of its parameters.
@@ -69,6 +115,23 @@ pub struct AllocationReport {
 }
 
 /// What tuning a block did to the mean square error of its outputs.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..").as_ref();
+/// # let small = format!("model.output='{}'", folder.path().join("small").display()).parse()?;
+/// let text = "model = { input = 'calabi-nn/tests/models/llama', output = 'small' }
+///     calibration = { data = 'tests/models/tiny-lm/held-out.safetensors', sequential = true }
+///     rank = { kind = 'fraction', keep = 0.3 }
+///     refine = { epochs = 2 }";
+/// let pipeline = Pipeline::parse("example", text, root, &[small]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// assert_eq!(report.blocks.len(), 2);
+/// assert!(report.blocks.iter().all(|block| block.held_out.after <= block.held_out.before));
+/// assert!(report.blocks.iter().all(|block| block.kept == (block.held_out.after < block.held_out.before)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct BlockReport {
     /// Its number, from zero.
@@ -91,6 +154,21 @@ pub(crate) struct Allocated<'a> {
 }
 
 /// What cutting a layer alone did to the model.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..").as_ref();
+/// # let small = format!("model.output='{}'", folder.path().join("small").display()).parse()?;
+/// let text = "model = { input = 'calabi-nn/tests/models/llama', output = 'small' }
+///     calibration = { data = 'tests/models/tiny-lm/held-out.safetensors' }
+///     rank = { kind = 'budget', keep = 0.8, sensitivity = 'measured' }";
+/// let pipeline = Pipeline::parse("example", text, root, &[small]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let measured: Vec<_> = report.layers.iter().filter_map(|layer| layer.sensitivity).collect();
+/// assert!(!measured.is_empty() && measured.iter().all(|layer| layer.loss > 0.0 && layer.divergence.is_finite()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct SensitivityReport {
     /// The loss of the layer at the rank at which it was measured.
@@ -100,6 +178,18 @@ pub struct SensitivityReport {
 }
 
 /// A figure of the original and of the result.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let calabi::Change { before, after } = report.parameters;
+/// assert_eq!(report.removed(), 1.0 - after as f64 / before as f64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Change<T> {
     /// Of the original.
@@ -109,6 +199,20 @@ pub struct Change<T> {
 }
 
 /// What became of a layer.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let layer = &report.layers[1];
+/// assert!(layer.rank.is_some_and(|rank| rank < layer.break_even));
+/// let (predicted, measured) = (layer.predicted_error.ok_or("dense")?, layer.measured_error.ok_or("dense")?);
+/// assert!((predicted - measured).abs() < 1e-4, "the factors lose what the spectrum said");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerReport {
     /// Its name, as patterns match it.
@@ -144,6 +248,20 @@ pub struct LayerReport {
 }
 
 /// What became of a layer.
+///
+/// ```
+/// use calabi::Outcome::{Dense, Factorized, Skipped};
+///
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let outcomes: Vec<_> = report.layers.iter().map(|layer| layer.outcome).collect();
+/// assert_eq!(outcomes, [Dense, Factorized, Skipped]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {

@@ -22,6 +22,20 @@ use crate::verify::Verifier;
 use crate::{Decision, Error, Observer, Pipeline, Plan, Report};
 
 /// What a run is told besides its pipeline.
+///
+/// ```
+/// use calabi::{Pipeline, RunOptions, Silent, run};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let options = RunOptions { plan: Some(calabi::plan(&pipeline)?), threads: Some(1), ..RunOptions::default() };
+/// run(&pipeline, &options, &Silent)?;
+/// assert!(run(&pipeline, &options, &Silent).is_err(), "the output exists");
+/// run(&pipeline, &RunOptions { force: true, ..options }, &Silent)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// Threads to work on; none takes one per processor.
@@ -35,6 +49,18 @@ pub struct RunOptions {
 }
 
 /// Compresses a model, as the pipeline says.
+///
+/// ```
+/// use calabi::{Pipeline, RunOptions, Silent, run};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// assert!(report.passed() && report.output.is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// Where the input cannot be used, the settings cannot be met, a layer cannot be decomposed or a file cannot be written:
@@ -83,6 +109,19 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
 
 /// What a run would do, from metadata alone: ranks that need spectra are open.
 ///
+/// ```
+/// use calabi::Pipeline;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let plan = calabi::plan(&pipeline)?;
+/// assert!(plan.is_open(), "a budget is shared once spectra are known");
+/// assert!(!folder.path().join("small.onnx").exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// As [`run`], without anything being decomposed or written.
 pub fn plan(pipeline: &Pipeline) -> Result<Plan, Error> {
@@ -93,6 +132,20 @@ pub fn plan(pipeline: &Pipeline) -> Result<Plan, Error> {
 /// The plan with every rank chosen, and the spectra of the layers that take part (none where a layer does not).
 ///
 /// With `whole` every singular value is computed, also where the rule and a partial decomposer could do with fewer.
+///
+/// ```
+/// use calabi::{Pipeline, RunOptions, Silent};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let (plan, spectra) = calabi::spectra(&pipeline, &RunOptions::default(), true, &Silent)?;
+/// assert!(!plan.is_open() && spectra[2].is_none(), "the last layer takes no part");
+/// let first = spectra[0].as_ref().ok_or("no spectrum")?;
+/// assert!(first.is_complete() && first.relative_error(64) < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// As [`run`], without anything being written.
@@ -123,6 +176,22 @@ pub fn spectra(
 
 /// The plan of a pipeline whose model has these spectra (of [`spectra`]): another rule, and nothing is decomposed again.
 ///
+/// ```
+/// use calabi::{Pipeline, RunOptions, Silent, plan_with};
+/// use calabi::api::settings::Fraction;
+/// use calabi::rank::Energy;
+///
+/// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+/// let keeping = |share| {
+///     let threshold = Fraction::new(share).ok_or("not a share")?;
+///     Ok::<_, &str>(Pipeline::new(input, "unused", Energy { threshold }))
+/// };
+/// let (half, spectra) = calabi::spectra(&keeping(0.5)?, &RunOptions::default(), true, &Silent)?;
+/// let more = plan_with(&keeping(0.8)?, &spectra)?;
+/// assert!(more.layers[0].rank() > half.layers[0].rank());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// As [`spectra`].
 pub fn plan_with(pipeline: &Pipeline, spectra: &[Option<Spectrum>]) -> Result<Plan, Error> {
@@ -149,6 +218,17 @@ pub fn plan_with(pipeline: &Pipeline, spectra: &[Option<Spectrum>]) -> Result<Pl
 
 /// The files that a pipeline reads, the model first: nothing may be written over them.
 ///
+/// ```
+/// # use calabi::Pipeline;
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let files = calabi::reads(&pipeline)?;
+/// assert!(files[0].ends_with("digits.onnx") && files.iter().any(|file| file.ends_with("held-out.npz")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Where the model cannot be opened.
 pub fn reads(pipeline: &Pipeline) -> Result<Vec<PathBuf>, Error> {
@@ -165,6 +245,13 @@ fn known(decomposed: &[Option<Decomposed>]) -> Vec<Option<&Spectrum>> {
 }
 
 /// Opens a model by its kind, metadata only.
+///
+/// ```
+/// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+/// let model = calabi::open_model(input.as_ref(), None)?;
+/// assert_eq!((model.totals().format, model.layers().len()), ("safetensors", 3));
+/// # Ok::<(), calabi::Error>(())
+/// ```
 ///
 /// # Errors
 /// Where no format knows it, or it is not what it claims to be.

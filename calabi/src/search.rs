@@ -11,6 +11,20 @@ use crate::{Error, SearchSettings, Sited};
 pub(crate) use steps::{check, search};
 
 /// How the smallest `keep` was found.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml").as_ref();
+/// let set = [small.parse()?, "search.min_agreement=0.99".parse()?, "search.tolerance=0.2".parse()?];
+/// let pipeline = Pipeline::load(file, &set).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let search = report.search.ok_or("no [search]")?;
+/// assert_eq!((search.gate, search.limit, search.tolerance), ("min_agreement", 0.99, 0.2));
+/// assert!(search.keep < 1.0 && search.figure >= search.limit);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SearchReport {
     /// The setting of the gate, such as `max_kl`.
@@ -28,6 +42,20 @@ pub struct SearchReport {
 }
 
 /// A step of a search.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml").as_ref();
+/// let set = [small.parse()?, "search.min_agreement=0.99".parse()?, "search.tolerance=0.2".parse()?];
+/// let pipeline = Pipeline::load(file, &set).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let search = report.search.ok_or("no [search]")?;
+/// assert!(search.steps.iter().all(|step| step.passed == (step.figure >= search.limit)));
+/// assert!(search.steps.iter().any(|step| step.keep == search.keep && step.passed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SearchStep {
     /// The share that was kept.

@@ -7,6 +7,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 /// A value, and its place in the pipeline file where it came from one.
+///
+/// ```
+/// use calabi::{ModelSettings, Sited, api::toml};
+///
+/// let text = "input = 'm.onnx'\noutput = 's.onnx'";
+/// let model: ModelSettings = toml::from_str(text)?;
+/// assert_eq!(model.output.span.clone().map(|span| &text[span]), Some("'s.onnx'"));
+/// assert!(model.output.ends_with("s.onnx"), "it derefs to the value");
+/// assert_eq!(Sited::from(3), Sited { value: 3, span: None });
+/// # Ok::<(), toml::de::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sited<T> {
     /// The value.

@@ -8,6 +8,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 /// A size of at least one byte: `"500 MB"`, `"4GiB"`, or a plain number of bytes.
+///
+/// ```
+/// use calabi::ByteSize;
+///
+/// let size: ByteSize = "4GiB".parse()?;
+/// assert_eq!((size.bytes(), size.to_string().as_str()), (1 << 32, "4294967296 B"));
+/// assert!("1.5GB".parse::<ByteSize>().is_err());
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(u64);
 

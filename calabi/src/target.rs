@@ -9,6 +9,25 @@ use std::path::{Component, Path, PathBuf};
 use calabi_api::ConfigError;
 
 /// A place to write to, and what must not be there.
+///
+/// ```
+/// use calabi::Target;
+///
+/// # let folder = tempfile::tempdir()?;
+/// let place = folder.path().join("small.onnx");
+/// let target = Target { path: &place, span: None, taken: &[], force: false };
+/// assert_eq!(target.check_file()?, target.resolved()?);
+/// std::fs::write(&place, "")?;
+/// assert!(target.check_file().is_err(), "it exists");
+/// assert!(Target { force: true, ..target.clone() }.check_file().is_ok());
+/// let taken = [place.clone()];
+/// assert!(Target { force: true, taken: &taken, ..target.clone() }.check_file().is_err(), "it is read");
+///
+/// let whole = Target { path: folder.path(), force: true, ..target };
+/// assert!(whole.check_folder(|name| name == "small.onnx").is_ok());
+/// assert!(whole.check_folder(|name| name == "config.json").is_err(), "something else is in it");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
     /// The place.

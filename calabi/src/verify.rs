@@ -14,6 +14,20 @@ use gates::Gate;
 use side_by_side::{Measured, SideBySide};
 
 /// Original and compressed, compared.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let verify = report.verify.ok_or("no [verify]")?;
+/// let accuracy = verify.accuracy.ok_or("no labels")?;
+/// assert!(verify.samples == 360 && accuracy.after > accuracy.before - 0.01);
+/// assert!(verify.perplexity.is_none() && verify.command.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct VerifyReport {
     /// How many samples were run.
@@ -35,6 +49,20 @@ pub struct VerifyReport {
 }
 
 /// An output compared with the original's. Rows of padding (`attention_mask`) are left out of all figures.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let verify = report.verify.ok_or("no [verify]")?;
+/// let output = &verify.outputs[0];
+/// assert!(output.agreement.is_some_and(|share| share >= 0.99));
+/// assert!(output.cosine > 0.9 && output.relative_error < 0.5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OutputReport {
     /// Its name.
@@ -51,6 +79,19 @@ pub struct OutputReport {
 }
 
 /// What the user's own command says of both models.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml").as_ref();
+/// let size = r#"verify.command=["sh", "-c", 'wc -c < "$1"', "sh", "{model}"]"#;
+/// let pipeline = Pipeline::load(file, &[small.parse()?, size.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let score = report.verify.and_then(|verify| verify.command).ok_or("no command")?.score;
+/// assert_eq!((score.before, score.after), (report.bytes.before as f64, report.bytes.after as f64));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CommandReport {
     /// The command, as the pipeline states it.
@@ -60,6 +101,20 @@ pub struct CommandReport {
 }
 
 /// A gate and how it was met.
+///
+/// ```
+/// # use calabi::{Pipeline, RunOptions, Silent, run};
+/// # let folder = tempfile::tempdir()?;
+/// # let small = format!("model.output='{}'", folder.path().join("small.onnx").display());
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/pipelines/quickstart.toml");
+/// # let pipeline = Pipeline::load(file.as_ref(), &[small.parse()?]).map_err(|refused| refused.error)?;
+/// let report = run(&pipeline, &RunOptions::default(), &Silent)?;
+/// let verify = report.verify.ok_or("no [verify]")?;
+/// let gates: Vec<_> = verify.gates.iter().map(|gate| (gate.gate, gate.limit, gate.met)).collect();
+/// assert_eq!(gates, [("min_agreement", 0.99, true), ("max_accuracy_drop", 0.01, true)]);
+/// assert!(verify.gates[0].measured >= verify.gates[0].limit);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GateReport {
     /// The setting, such as `min_cosine`.

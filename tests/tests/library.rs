@@ -142,4 +142,7 @@ fn a_model_of_the_hub_is_found_in_the_cache() {
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("hf download org/other --revision v2") && said.contains("p.toml:2"), "{said}");
     assert_eq!(with_cache(&work, &["inspect", "hf:org/tiny"]).0, 0);
+    assert_eq!(with_cache(&work, &["init", "hf:org/tiny@main", "-o", "made.toml"]).0, 0);
+    let made = fs::read_to_string(work.path("made.toml")).unwrap();
+    assert!(made.contains("input = \"hf:org/tiny@main\"\noutput = \"tiny-small\""), "{made}");
 }

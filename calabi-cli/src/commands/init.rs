@@ -18,7 +18,8 @@ use crate::{Ending, print};
 const WORTHWHILE: f64 = 10.0;
 
 pub(crate) fn init(args: &InitArgs) -> Result<Ending, Failure> {
-    let source = calabi::open_model(&args.model, None)?;
+    let model = calabi::locate(&args.model)?;
+    let source = calabi::open_model(&model, None)?;
     if source.layers().is_empty() {
         return Err(ConfigError::new(format!("{} has no layer that can be factorized", args.model.display()))
             .with_help("`calabi-cli inspect` says why")
@@ -27,12 +28,9 @@ pub(crate) fn init(args: &InitArgs) -> Result<Ending, Failure> {
     if args.model.to_str().is_none() {
         return Err(ConfigError::new("the model's path is not UTF-8: a pipeline file cannot name it").into());
     }
-    let target = args
-        .output
-        .as_ref()
-        .map(|path| FileTarget::check(path, std::slice::from_ref(&args.model), false))
-        .transpose()?;
-    let rule = choose(Spectra::take(args)?, source.totals().cost.parameters)?;
+    let target =
+        args.output.as_ref().map(|path| FileTarget::check(path, std::slice::from_ref(&model), false)).transpose()?;
+    let rule = choose(Spectra::take(args, &model)?, source.totals().cost.parameters)?;
     let text = pipeline_text(args, &rule, source.layers().len());
     match target {
         None => print::text(&text)?,
@@ -48,8 +46,8 @@ struct Spectra {
 }
 
 impl Spectra {
-    fn take(args: &InitArgs) -> Result<Self, Failure> {
-        let pipeline = Pipeline::new(&args.model, "", Energy { threshold: fraction(0.99)? });
+    fn take(args: &InitArgs, model: &Path) -> Result<Self, Failure> {
+        let pipeline = Pipeline::new(model, "", Energy { threshold: fraction(0.99)? });
         let (_, spectra) = calabi::spectra(&pipeline, &args.work.options(), true, &Progress::new(args.work.verbose))?;
         Ok(Self { pipeline, spectra })
     }
@@ -125,9 +123,10 @@ fn pipeline_text(args: &InitArgs, rule: &str, layers: usize) -> String {
     )
 }
 
-/// The model's path as the pipeline file has to name it: relative to the file's folder.
+/// The model's path as the pipeline file has to name it: relative to the file's folder, or its name on the hub.
 fn relative_to_file(args: &InitArgs) -> PathBuf {
     match &args.output {
+        _ if calabi::is_hosted(&args.model) => args.model.clone(),
         None => args.model.clone(),
         Some(file) if file.parent().is_none_or(|parent| parent.as_os_str().is_empty()) => args.model.clone(),
         Some(_) => std::path::absolute(&args.model).unwrap_or_else(|_| args.model.clone()),
@@ -135,6 +134,11 @@ fn relative_to_file(args: &InitArgs) -> PathBuf {
 }
 
 fn output_for(model: &Path) -> PathBuf {
+    if calabi::is_hosted(model) {
+        let named = model.to_string_lossy();
+        let model = named.split('@').next().unwrap_or_default();
+        return PathBuf::from(format!("{}-small", model.rsplit(['/', ':']).next().unwrap_or_default()));
+    }
     let stem = model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     match model.extension() {
         Some(extension) if model.is_file() => PathBuf::from(format!("{stem}.small.{}", extension.to_string_lossy())),

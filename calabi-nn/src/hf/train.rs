@@ -21,6 +21,21 @@ use ndarray::ArrayD;
 pub use clock::TrainLimit;
 
 /// What is trained for.
+///
+/// ```
+/// use calabi_nn::{TrainLimit, TrainObjective, TrainSettings};
+///
+/// let settings = |objective| TrainSettings {
+///     objective,
+///     limit: TrainLimit { seconds: None, steps: Some(100) },
+///     learning_rate: 1e-4,
+///     batch: 1,
+///     held_out: 8,
+///     seed: 0,
+///     save_every: 60.0,
+/// };
+/// assert_ne!(settings(TrainObjective::NextToken), settings(TrainObjective::Distill));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrainObjective {
     /// The probability of the token that follows.
@@ -30,6 +45,21 @@ pub enum TrainObjective {
 }
 
 /// How a model is trained: by `AdamW`, with warm-up, cosine decay and clipped gradients.
+///
+/// ```
+/// use calabi_nn::{TrainLimit, TrainObjective, TrainSettings};
+///
+/// let settings = TrainSettings {
+///     objective: TrainObjective::NextToken,
+///     limit: TrainLimit { seconds: Some(1200.0), steps: None },
+///     learning_rate: 1e-4,
+///     batch: 1,
+///     held_out: 8,
+///     seed: 0,
+///     save_every: 120.0,
+/// };
+/// assert!(settings.limit.steps.is_none(), "time alone ends the training");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainSettings {
     /// What for.
@@ -49,6 +79,18 @@ pub struct TrainSettings {
 }
 
 /// Something that happened in a training.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use calabi_nn::TrainEvent;
+///
+/// let first_judgement = |event| match event {
+///     TrainEvent::Judged { step, .. } if step > 0 => ControlFlow::Break(()),
+///     _ => ControlFlow::Continue(()),
+/// };
+/// assert!(first_judgement(TrainEvent::Judged { step: 0, loss: 4.2 }).is_continue());
+/// assert!(first_judgement(TrainEvent::Judged { step: 20, loss: 3.9 }).is_break());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TrainEvent {
     /// A former run was interrupted after so many steps and seconds: this one goes on from there.
@@ -79,6 +121,48 @@ pub enum TrainEvent {
 }
 
 /// What became of a training.
+///
+/// ```
+/// # use calabi_nn::{TrainLimit, TrainObjective, TrainSettings, train};
+/// # use std::{fs, path::Path};
+/// # use calabi_api::{Rank, Runtime};
+/// # use calabi_nn::candle_core::{Device, safetensors};
+/// # use calabi_nn::candle_nn::Linear;
+/// # use calabi_nn::{HfRuntime, LowRankLinear, text_windows};
+/// # let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// # let original = root.join("tests/models/llama");
+/// # let folder = tempfile::tempdir()?;
+/// # let (student, state) = (folder.path().join("small"), folder.path().join("state"));
+/// # fs::create_dir(&student)?;
+/// # fs::copy(original.join("config.json"), student.join("config.json"))?;
+/// # let mut tensors = safetensors::load(original.join("model.safetensors"), &Device::Cpu)?;
+/// # let name = "model.layers.0.mlp.up_proj";
+/// # let weight = tensors.remove(&format!("{name}.weight")).ok_or("no weight")?;
+/// # let dense = Linear::new(weight, tensors.remove(&format!("{name}.bias")));
+/// # let fixed = calabi_rank::Fixed { rank: Rank::new(8).ok_or("no rank")? };
+/// # let factorized = LowRankLinear::compress(&dense, &calabi_svd::Faer::default(), &fixed)?.layer;
+/// # tensors.extend(factorized.tensors(name));
+/// # safetensors::save(&tensors, student.join("model.safetensors"))?;
+/// # let inputs = HfRuntime::default().load(&original)?.inputs();
+/// # let words = root.join("../tests/models/tiny-lm");
+/// # let samples =
+/// #     text_windows(&words.join("text.txt"), Some(&words.join("tokenizer.json")), &original, 10, None, &inputs)?;
+/// # let settings = TrainSettings {
+/// #     objective: TrainObjective::Distill,
+/// #     limit: TrainLimit { seconds: None, steps: Some(4) },
+/// #     learning_rate: 1e-3,
+/// #     batch: 2,
+/// #     held_out: 4,
+/// #     seed: 0,
+/// #     save_every: 60.0,
+/// # };
+/// # let watch = &mut |_| std::ops::ControlFlow::Continue(());
+/// // `student` is a compressed copy of the folder `original`; `settings` ask for 4 steps of 2 windows of 10 tokens.
+/// let trained = train(&student, Some(&original), &samples, &settings, &state, watch)?.ok_or("ended early")?;
+/// assert_eq!((trained.steps, trained.resumed_at), (4, None));
+/// assert_eq!(trained.tensors.is_empty(), trained.held_out.1 == trained.held_out.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Trained {
     /// The tensors that were trained, by their names in the file. None where nothing was gained.
@@ -101,6 +185,55 @@ pub struct Trained {
 /// there, also where the training is done. The watcher may end the training: then there is no result, and the state is
 /// kept.
 ///
+/// ```
+/// use std::ops::ControlFlow;
+/// use calabi_nn::{TrainEvent, TrainLimit, TrainObjective, TrainSettings, train};
+///
+/// # use std::{fs, path::Path};
+/// # use calabi_api::{Rank, Runtime};
+/// # use calabi_nn::candle_core::{Device, safetensors};
+/// # use calabi_nn::candle_nn::Linear;
+/// # use calabi_nn::{HfRuntime, LowRankLinear, text_windows};
+/// # let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// # let original = root.join("tests/models/llama");
+/// # let folder = tempfile::tempdir()?;
+/// # let (student, state) = (folder.path().join("small"), folder.path().join("state"));
+/// # fs::create_dir(&student)?;
+/// # fs::copy(original.join("config.json"), student.join("config.json"))?;
+/// # let mut tensors = safetensors::load(original.join("model.safetensors"), &Device::Cpu)?;
+/// # let name = "model.layers.0.mlp.up_proj";
+/// # let weight = tensors.remove(&format!("{name}.weight")).ok_or("no weight")?;
+/// # let dense = Linear::new(weight, tensors.remove(&format!("{name}.bias")));
+/// # let fixed = calabi_rank::Fixed { rank: Rank::new(8).ok_or("no rank")? };
+/// # let factorized = LowRankLinear::compress(&dense, &calabi_svd::Faer::default(), &fixed)?.layer;
+/// # tensors.extend(factorized.tensors(name));
+/// # safetensors::save(&tensors, student.join("model.safetensors"))?;
+/// # let inputs = HfRuntime::default().load(&original)?.inputs();
+/// # let words = root.join("../tests/models/tiny-lm");
+/// # let samples =
+/// #     text_windows(&words.join("text.txt"), Some(&words.join("tokenizer.json")), &original, 10, None, &inputs)?;
+/// let settings = TrainSettings {
+///     objective: TrainObjective::Distill,
+///     limit: TrainLimit { seconds: None, steps: Some(4) },
+///     learning_rate: 1e-3,
+///     batch: 2,
+///     held_out: 4,
+///     seed: 0,
+///     save_every: 60.0,
+/// };
+/// let mut watch = |event| {
+///     if let TrainEvent::Stepped { step, loss, .. } = event {
+///         println!("step {step}: {loss:.3}");
+///     }
+///     ControlFlow::Continue(())
+/// };
+/// // `student` is a compressed copy of the folder `original`.
+/// let trained = train(&student, Some(&original), &samples, &settings, &state, &mut watch)?.ok_or("ended early")?;
+/// let (before, after) = trained.held_out;
+/// assert!(after <= before && state.is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Memory
 /// All weights of both models, of what is trained also the gradients, two moments and the best so far, and what blocks
 /// compute for 1024 tokens, or one window: at most 2 GiB and one block's.
@@ -120,6 +253,19 @@ pub fn train(
 }
 
 /// The loss of a token by the tokens before it, in nats, of the windows that a training keeps out.
+///
+/// ```
+/// use calabi_api::{Runtime, Samples, Tensor};
+/// use calabi_nn::{held_out_loss, ndarray::Array2};
+///
+/// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/llama").as_ref();
+/// // Eight windows of ten tokens each, of which two are kept out.
+/// let tokens = Array2::from_shape_fn((8, 10), |(window, place)| (7 * window + place) as i64);
+/// let samples = Samples { inputs: vec![("input_ids".to_owned(), Tensor::I64(tokens.into_dyn()))] };
+/// let loss = held_out_loss(model, &samples, 2)?;
+/// assert!(loss > 0.0 && loss.is_finite());
+/// # Ok::<(), calabi_api::RunError>(())
+/// ```
 ///
 /// # Errors
 /// Where the model cannot be read, predicts no tokens, or a number overflows.

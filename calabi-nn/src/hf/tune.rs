@@ -24,7 +24,7 @@ impl HfRunner {
         targets: &States,
         settings: &RefineSettings,
     ) -> Result<Refined, RunError> {
-        let measure = Measure::behind_block(self, number, targets)?;
+        let measure = Measure::of(&self.model, targets)?;
         let (block, model) = self.block(number)?;
         let run = Run::new(block, model, measure, (inputs, targets), settings)?;
         let before = run.losses(block)?;

@@ -8,6 +8,7 @@ use candle_core::{Device, Error, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::LowRankLinear;
+use super::make::by_columns;
 use crate::guard::guarded;
 use crate::text;
 
@@ -48,7 +49,7 @@ impl LowRankLinear {
             bail!("{} holds no factors of {}{dense}", text::shown(&path.to_string_lossy()), text::shown(name))
         }
         let read = |what: &str| file.load(&format!("{name}.{what}"), device);
-        Self::new(read(LEFT)?, read(RIGHT)?, has(BIAS).then(|| read(BIAS)).transpose()?)
+        Self::new(read(LEFT)?, by_columns(&read(RIGHT)?)?, has(BIAS).then(|| read(BIAS)).transpose()?)
     }
 
     /// The layer at the path of a [`VarBuilder`], in its type and on its device: tensors named as [`load`](Self::load)

@@ -5,6 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a layer's error is measured in.
+///
+/// ```
+/// use calabi::{CalibrationSettings, Objective, api::toml};
+///
+/// let settings: CalibrationSettings = toml::from_str("objective = 'norm'")?; // no data is needed
+/// assert_eq!(settings.objective, Objective::Norm);
+/// assert_eq!(CalibrationSettings::of_data("text.txt").objective, Objective::Gram);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Objective {
@@ -21,6 +30,17 @@ pub enum Objective {
 }
 
 /// What becomes of the mean of what is cut.
+///
+/// ```
+/// use calabi::{Bias, CalibrationSettings, Pipeline, api::settings::Fraction, rank::Budget};
+///
+/// # let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+/// let mut pipeline = Pipeline::with_allocator(input, "unused", Budget::new(Fraction::new(0.5).ok_or("not a share")?));
+/// let statistics = CalibrationSettings::of_statistics("statistics.safetensors");
+/// pipeline.calibration = Some(CalibrationSettings { bias: Bias::Residual, ..statistics }.into());
+/// assert!(calabi::plan(&pipeline)?.layers.iter().all(|layer| layer.bias), "all factors bring one");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Bias {

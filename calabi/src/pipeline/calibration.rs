@@ -1,4 +1,6 @@
 //! `[calibration]` and `[refine]`: what layers see, and how blocks are tuned.
+//!
+//! The examples of sections are for rustdoc alone: their other docs are the descriptions of the schema.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,6 +14,19 @@ use crate::{ByteSize, Sited};
 
 /// `[calibration]`: the error of a layer is measured in the metric of what flows into it. Without this section ranks and
 /// factors come from the weights alone.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+use calabi::{Bias, CalibrationSettings, Objective, api::toml};
+
+let settings: CalibrationSettings = toml::from_str("data = 'text.txt'\nbias = 'residual'\nsequential = true")?;
+assert_eq!((settings.objective, settings.bias), (Objective::Gram, Bias::Residual));
+assert_eq!((settings.samples, settings.sequence.get()), (None, 512));
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationSettings {
@@ -51,6 +66,18 @@ pub struct CalibrationSettings {
 
 /// `[refine]`: after a block's layers are factorized, its factors, biases and norms are tuned to give back the original
 /// block's outputs. Needs `[calibration] sequential = true`.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+use calabi::{RefineSection, api::toml};
+
+let refine: RefineSection = toml::from_str("epochs = 8")?;
+assert_eq!((refine.epochs.get(), refine.batch.get(), refine.held_out.get()), (8, 4, 0.125));
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefineSection {
@@ -70,11 +97,25 @@ pub struct RefineSection {
 
 impl CalibrationSettings {
     /// The model is run on this file: text, or tensors by input name. All else is as where a pipeline file says nothing.
+    ///
+    /// ```
+    /// use calabi::CalibrationSettings;
+    ///
+    /// let settings = CalibrationSettings { sequential: true, ..CalibrationSettings::of_data("text.txt") };
+    /// assert!(settings.data.is_some_and(|data| data.ends_with("text.txt")) && settings.statistics.is_none());
+    /// ```
     pub fn of_data(data: impl Into<PathBuf>) -> Self {
         Self { data: Some(data.into().into()), ..Self::unsaid() }
     }
 
     /// Statistics of this file, in place of data. All else is as where a pipeline file says nothing.
+    ///
+    /// ```
+    /// use calabi::CalibrationSettings;
+    ///
+    /// let settings = CalibrationSettings::of_statistics("statistics.safetensors");
+    /// assert!(settings.statistics.is_some() && settings.data.is_none());
+    /// ```
     pub fn of_statistics(statistics: impl Into<PathBuf>) -> Self {
         Self { statistics: Some(statistics.into().into()), ..Self::unsaid() }
     }

@@ -1,4 +1,6 @@
 //! `[finetune]`: how a compressed model is trained.
+//!
+//! The examples of sections are for rustdoc alone: their other docs are the descriptions of the schema.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,6 +13,19 @@ use crate::Sited;
 
 /// `[finetune]`: `calabi-cli finetune` trains the factors, biases and norms of the compressed model that `[model] output`
 /// names, on text. The result goes to another place; `calabi-cli run` does not look at this section.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+use calabi::{FinetuneObjective, FinetuneSettings, api::toml};
+
+let settings: FinetuneSettings = toml::from_str("data = 'text.txt'\nsteps = 100")?;
+assert_eq!((settings.steps.map(|steps| steps.get()), settings.minutes), (Some(100), None));
+assert_eq!(settings.objective, FinetuneObjective::NextToken);
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinetuneSettings {
@@ -49,6 +64,14 @@ pub struct FinetuneSettings {
 }
 
 /// What a model is trained for.
+///
+/// ```
+/// use calabi::{FinetuneObjective, FinetuneSettings, api::toml};
+///
+/// let settings: FinetuneSettings = toml::from_str("data = 'text.txt'\nobjective = 'distill'")?;
+/// assert_eq!(settings.objective, FinetuneObjective::Distill);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]

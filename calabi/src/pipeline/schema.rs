@@ -12,6 +12,13 @@ use crate::reference::flat_generator;
 
 /// The JSON schema (draft 2020-12) of a pipeline file, with every plugin of this program.
 ///
+/// ```
+/// let schema = calabi::pipeline_schema()?;
+/// assert_eq!(schema["required"][1], "rank");
+/// assert!(schema["properties"]["verify"]["properties"]["max_kl"].is_object());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Where two plugins clash.
 pub fn pipeline_schema() -> Result<Value, ConfigError> {

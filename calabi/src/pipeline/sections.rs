@@ -1,4 +1,6 @@
 //! The sections of a pipeline file that belong to no plugin.
+//!
+//! The examples of sections are for rustdoc alone: their other docs are the descriptions of the schema.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,6 +12,19 @@ use serde::Deserialize;
 use crate::{ByteSize, Pattern, Sited};
 
 /// `[model]`: what is compressed, and where the result goes.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+use calabi::{ModelSettings, api::toml};
+
+let model: ModelSettings = toml::from_str("input = 'hf:org/name'\noutput = 'small'\nshard_size = '2GB'")?;
+assert!(model.output.ends_with("small") && model.format.is_none());
+assert_eq!(model.shard_size.map(|size| size.bytes()), Some(2_000_000_000));
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSettings {
@@ -25,6 +40,19 @@ pub struct ModelSettings {
 }
 
 /// `[layers]`: which layers are factorized, and what holds for all of them.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+use calabi::{LayerSettings, api::toml};
+
+let layers: LayerSettings = toml::from_str("exclude = ['*head*']\nmin_features = 64")?;
+assert!(layers.include[0].matches("lm_head") && layers.exclude[0].matches("lm_head"));
+assert_eq!((layers.min_features.get(), layers.multiple.get(), layers.break_even), (64, 8, true));
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LayerSettings {
@@ -45,6 +73,14 @@ pub struct LayerSettings {
 }
 
 /// What becomes of a layer whose decomposition fails.
+///
+/// ```
+/// use calabi::{LayerSettings, OnError, api::toml};
+///
+/// assert_eq!(toml::from_str::<LayerSettings>("on_error = 'dense'")?.on_error, OnError::Dense);
+/// assert_eq!(LayerSettings::default().on_error, OnError::Stop);
+/// # Ok::<(), toml::de::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -80,6 +116,20 @@ fn nothing() -> Vec<&'static str> {
 
 /// `[verify]`: original and compressed run side by side on held-out data, or are scored by a command of yours. A gate
 /// that is not met ends the run with exit code 3, and the output is put beside its place, marked as failed.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+use calabi::{VerifySettings, api::toml};
+
+let verify: VerifySettings = toml::from_str("data = 'held-out.npz'\nmin_agreement = 0.99")?;
+assert_eq!(verify.min_agreement.map(|share| share.get()), Some(0.99));
+assert!(verify.samples.is_none() && verify.max_kl.is_none(), "all samples, and no other gate");
+assert!(toml::from_str::<VerifySettings>("min_agreement = 99").is_err());
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifySettings {
@@ -145,6 +195,19 @@ impl VerifySettings {
 
 /// `[search]`: the smallest `keep` of the budget whose result passes one gate on the data of `[verify]`, by bisection.
 /// Nothing is decomposed again: a step costs one verification. The `keep` in `[rank]` is then what `plan` shows.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+use calabi::{SearchSettings, api::toml};
+
+let search: SearchSettings = toml::from_str("max_kl = 0.01\nmin_keep = 0.4")?;
+assert_eq!((search.max_kl.map(|limit| limit.get()), search.tolerance.get()), (Some(0.01), 0.01));
+assert!(search.min_keep.is_some() && search.max_keep.is_none());
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SearchSettings {
@@ -182,6 +245,16 @@ impl Default for SearchSettings {
 }
 
 /// `[report]`: where reports go besides the terminal.
+#[cfg_attr(
+    doc,
+    doc = r#"
+```
+let report: calabi::ReportSettings = calabi::api::toml::from_str("json = 'report.json'")?;
+assert_eq!(report.json, Some("report.json".into()));
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+"#
+)]
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportSettings {

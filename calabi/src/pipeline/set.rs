@@ -6,6 +6,17 @@ use calabi_api::ConfigError;
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 /// A setting and its new value: `rank.keep=0.6`, `override.0.rank.rank=64`.
+///
+/// ```
+/// use calabi::{Assignment, Pipeline};
+///
+/// let text = "[model]\ninput = 'm.onnx'\noutput = 's.onnx'\n[rank]\nkind = 'budget'\nkeep = 0.5\n";
+/// let change: Assignment = "layers.min_features=128".parse()?;
+/// let pipeline = Pipeline::parse("p.toml", text, "".as_ref(), &[change]).map_err(|refused| refused.error)?;
+/// assert_eq!(pipeline.layers.min_features.get(), 128);
+/// assert!("min_features".parse::<Assignment>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
     keys: Vec<String>,

@@ -6,6 +6,13 @@ use std::time::Instant;
 const WARM_UP: f64 = 0.05;
 
 /// What ends a training: whichever is reached first.
+///
+/// ```
+/// use calabi_nn::TrainLimit;
+///
+/// let limit = TrainLimit { seconds: Some(600.0), steps: Some(1000) };
+/// assert_ne!(limit, TrainLimit { steps: None, ..limit });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainLimit {
     /// Wall-clock time, with what was spent before a resumption.

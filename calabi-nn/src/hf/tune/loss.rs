@@ -1,7 +1,8 @@
 //! How far a block's outputs are from those wanted.
 //!
-//! The plain mean square of hidden states is ruled by a few huge channels. So channels are weighed, or compared behind
-//! the norm that the states meet next.
+//! The plain mean square of hidden states is ruled by a few huge channels. So channels are weighed. Compared behind the norm
+//! that the states meet next instead, tuning gained less: SmolLM2 at 40 % removed, 16 samples, perplexity 57.1 with weighed
+//! channels, 58.3 behind the norm, 59.4 behind the norm with weighed channels.
 
 use std::sync::Arc;
 
@@ -9,100 +10,52 @@ use calabi_api::{RunError, States};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::hf::architecture::{Architecture, Placement};
+use crate::hf::architecture::Architecture;
 use crate::hf::blocks::gathered;
-use crate::hf::names::End;
-use crate::hf::norm::Norm;
+use crate::hf::failed;
 use crate::hf::ops::{lend, part, tensor};
 use crate::hf::pass::Batch;
-use crate::hf::runner::HfRunner;
-use crate::hf::{block, failed};
 
-/// What differences count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)] // all are built to be measured against each other
-enum Kind {
-    /// Of each channel relative to its variance over all tokens.
-    Channels,
-    /// Behind the next norm, all channels alike.
-    Normed,
-    /// Behind the next norm, of each channel relative to its variance.
-    NormedChannels,
-}
-
-/// The one that is used. Where no norm follows at once, as in BERT, it is [`Kind::Channels`].
-const KIND: Kind = Kind::Channels;
 /// Channels of a variance below this share of the median count as if they had so much.
 const LEAST_VARIANCE: f64 = 1e-2;
 /// Rows whose differences are summed as one.
 const ROWS_A_SUM: usize = 64;
 
-/// A weighted mean square of differences.
+/// A mean square of differences, those of each channel relative to its variance over all tokens.
 #[derive(Debug, Clone)]
 pub(super) struct Measure {
-    norm: Option<Norm>,
     weights: Arc<[f32]>,
 }
 
 impl Measure {
     /// What is measured behind a block that ought to give these states.
-    pub(super) fn behind_block(
-        runner: &HfRunner,
-        number: usize,
-        targets: &States,
-    ) -> std::result::Result<Self, RunError> {
-        let norm = if KIND == Kind::Channels { None } else { next_norm(runner, number)? };
-        let variances = variances(&runner.model, targets, norm.as_ref())?;
-        Ok(Self { norm, weights: weights(&variances, KIND != Kind::Normed) })
+    pub(super) fn of(model: &Architecture, targets: &States) -> std::result::Result<Self, RunError> {
+        Ok(Self { weights: weights(&variances(model, targets)?) })
     }
 
     /// The share of these rows in the mean over so many tokens; padding left out.
     pub(super) fn loss(&self, y: &Tensor, target: &Tensor, batch: &Batch, tokens: usize) -> Result<Tensor> {
         let share = 1.0 / tokens.max(1) as f64;
         let op = Differences { weights: self.weights.clone(), tokens: batch.mask.clone(), share };
-        match &self.norm {
-            Some(norm) => norm.forward(y)?.apply_op2(&norm.forward(target)?, op),
-            None => y.apply_op2(target, op),
-        }
+        y.apply_op2(target, op)
     }
 }
 
-/// The norm that the states behind a block meet at once; none where there is none.
-fn next_norm(runner: &HfRunner, number: usize) -> std::result::Result<Option<Norm>, RunError> {
-    let (model, prefix) = (&runner.model, runner.prefix);
-    if model.placement == Placement::After {
-        return Ok(None);
-    }
-    let name = if number + 1 < model.blocks.len() {
-        format!("{}.{}", block::name(model, prefix, number + 1), model.names.attention_norm)
-    } else {
-        match model.names.end {
-            End::Language { norm, .. } => format!("{prefix}{norm}"),
-            End::Encoder { .. } => return Ok(None),
-        }
-    };
-    runner.store.norm(&name, model.norm, model.hidden).map(Some)
-}
-
-/// One over each channel's variance, or over the mean variance; over the number of channels, so that the loss of a
-/// guess at the mean is 1.
+/// One over each channel's variance, over the number of channels: the loss of a guess at the mean is 1.
 #[allow(clippy::cast_possible_truncation)]
-fn weights(variances: &[f64], each: bool) -> Arc<[f32]> {
+fn weights(variances: &[f64]) -> Arc<[f32]> {
     let count = variances.len() as f64;
     let mut sorted = variances.to_vec();
     sorted.sort_by(f64::total_cmp);
     let least = (LEAST_VARIANCE * sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)).max(f64::MIN_POSITIVE);
-    let mean = (variances.iter().sum::<f64>() / count).max(f64::MIN_POSITIVE);
-    let size = |variance: f64| if each { variance.max(least) } else { mean };
-    variances.iter().map(|&variance| (1.0 / (size(variance) * count)).min(1e30) as f32).collect()
+    variances.iter().map(|&variance| (1.0 / (variance.max(least) * count)).min(1e30) as f32).collect()
 }
 
 /// The variance of each channel over all tokens.
-fn variances(model: &Architecture, states: &States, norm: Option<&Norm>) -> std::result::Result<Vec<f64>, RunError> {
+fn variances(model: &Architecture, states: &States) -> std::result::Result<Vec<f64>, RunError> {
     let (mut count, mut sums) = (0_usize, vec![(0.0_f64, 0.0_f64); model.hidden]);
     for sample in 0..states.count() {
         let (rows, _) = gathered(model, states, std::iter::once(sample))?;
-        let rows = norm.map_or(Ok(rows.clone()), |norm| norm.forward(&rows)).map_err(failed)?;
         let tokens = states.tokens(sample);
         lend(&rows, |rows| {
             for (i, row) in rows.chunks_exact(model.hidden).enumerate() {
@@ -232,16 +185,14 @@ mod tests {
     #[test]
     fn a_guess_at_the_mean_has_a_loss_of_one() {
         let variances = [100.0, 1.0, 4.0, 0.25];
-        for each in [false, true] {
-            let weights = weights(&variances, each);
-            let loss: f64 = variances.iter().zip(weights.iter()).map(|(v, w)| v * f64::from(*w)).sum();
-            assert!((loss - 1.0).abs() < 1e-6, "{loss}");
-        }
+        let weights = weights(&variances);
+        let loss: f64 = variances.iter().zip(weights.iter()).map(|(v, w)| v * f64::from(*w)).sum();
+        assert!((loss - 1.0).abs() < 1e-6, "{loss}");
     }
 
     #[test]
     fn a_dead_channel_counts_no_more_than_its_share_of_the_median() {
-        let weights = weights(&[0.0, 1.0, 1.0, 1e6], true);
+        let weights = weights(&[0.0, 1.0, 1.0, 1e6]);
         assert!((f64::from(weights[0] / weights[1]) - 1.0 / LEAST_VARIANCE).abs() < 1e-3);
     }
 }
