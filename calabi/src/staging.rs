@@ -281,7 +281,9 @@ mod tests {
         };
         std::thread::scope(|scope| {
             let racers: Vec<_> = (0..4).map(|racer| scope.spawn(move || race(racer))).collect();
-            racers.into_iter().for_each(|racer| racer.join().unwrap());
+            for racer in racers {
+                racer.join().unwrap();
+            }
         });
     }
 

@@ -26,7 +26,10 @@ pub(super) type CosSin = (Tensor, Tensor);
 
 /// The angles of each of a model's rotary positions, those that were asked for last: batches in a row mostly share theirs.
 #[derive(Debug, Default)]
-pub(super) struct Angles(Mutex<Option<(Range<usize>, Arc<[CosSin]>)>>);
+pub(super) struct Angles(Mutex<Option<Made>>);
+
+/// The angles of these positions.
+type Made = (Range<usize>, Arc<[CosSin]>);
 
 impl Angles {
     fn of(&self, rotaries: &[Rotary], positions: Range<usize>) -> Result<Arc<[CosSin]>, RunError> {

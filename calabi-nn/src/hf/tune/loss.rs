@@ -1,7 +1,7 @@
 //! How far a block's outputs are from those wanted.
 //!
 //! The plain mean square of hidden states is ruled by a few huge channels. So channels are weighed. Compared behind the norm
-//! that the states meet next instead, tuning gained less: SmolLM2 at 40 % removed, 16 samples, perplexity 57.1 with weighed
+//! that the states meet next instead, tuning gained less: `SmolLM2` at 40 % removed, 16 samples, perplexity 57.1 with weighed
 //! channels, 58.3 behind the norm, 59.4 behind the norm with weighed channels.
 
 use std::sync::Arc;
