@@ -21,10 +21,16 @@ use super::tokens::Tokens;
 /// tokens that it has read.
 ///
 /// # Examples
-/// ```no_run
-/// let mut model = calabi_nn::Generator::open("smollm2".as_ref())?;
-/// let continued = model.greedy(&[504, 2365, 282], 50)?;
-/// assert_eq!(continued.len(), 50);
+/// ```
+/// use calabi_nn::Generator;
+///
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/llama");
+/// let mut model = Generator::open(folder.as_ref())?;
+/// let written = model.greedy(&[3, 1, 4], 5)?;
+/// model.forget();
+/// model.read(&[3])?;
+/// let logits = model.read(&[1, 4])?; // of what follows 3, 1, 4
+/// assert!(logits.iter().all(|&logit| logit <= logits[written[0] as usize] + 1e-4));
 /// # Ok::<(), calabi_api::RunError>(())
 /// ```
 pub struct Generator {
