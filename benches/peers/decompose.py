@@ -20,7 +20,6 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import json
-import pathlib
 import statistics
 import subprocess
 import tempfile
@@ -35,12 +34,13 @@ try:
 except ImportError:
     torch = None
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import build
 
 
 def main():
     args = arguments()
-    program = args.program or build(args.kind)
+    features = ["--features", "lapack"] if args.kind == "lapack" else []
+    program = args.program or build("time_factorization", "calabi-svd", *features)
     rows = []
     for shape in args.shapes.split(","):
         m, n = map(int, shape.split("x"))
@@ -58,15 +58,6 @@ def arguments():
     parser.add_argument("--kind", default="faer", help="faer, full, randomized or lapack")
     parser.add_argument("--program", help="the example time_factorization, built before; else cargo builds it")
     return parser.parse_args()
-
-
-def build(kind):
-    """Our program, optimized; cargo says where it is."""
-    command = ["cargo", "build", "--release", "-p", "calabi-svd", "--example", "time_factorization"]
-    command += ["--features", "lapack"] if kind == "lapack" else []
-    found = subprocess.run(command + ["--message-format=json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    built = [json.loads(line) for line in found.stdout.splitlines()]
-    return next(b["executable"] for b in built if b.get("target", {}).get("name") == "time_factorization")
 
 
 def weight(m, n):

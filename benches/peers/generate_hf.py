@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Times greedy writing by checkpoint folders, dense or factorized by calabi: calabi-nn beside transformers. Interleaved.
+"""Times greedy writing by checkpoint folders, dense or factorized: calabi-nn beside transformers. Interleaved.
 
-    torch-python benches/peers/generate_hf.py TEXT FOLDER [FOLDER ...] [--prompt 512] [--tokens 50] [--rounds 3] [--threads 2]
+    torch-python benches/peers/generate_hf.py TEXT FOLDER [FOLDER ...]
+        [--prompt 512] [--tokens 50] [--rounds 3] [--threads 2]
 
-The prompt is the first tokens of TEXT, by the first FOLDER's tokenizer. Every measurement is a process of its own, so that its peak memory
-is its own: the prompt at once (prefill), then token after token with keys and values kept. All in f32. Medians of the
-rounds; ratios are of rounds. The last column numbers the texts that were written: the same number, the same tokens.
+The prompt is the first tokens of TEXT, by the first FOLDER's tokenizer. Every measurement is a process of its own, so
+that its peak memory is its own: the prompt at once (prefill), then token after token with keys and values kept. All in
+f32. Medians of the rounds; ratios are of rounds. The last column numbers the texts that were written: the same number,
+the same tokens.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import time
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import build
 
 
 def main():
@@ -33,7 +35,7 @@ def main():
     text = pathlib.Path(args.text).read_text(encoding="utf-8")
     ids = np.array(tokenizer.encode(text[: 40 * args.prompt], add_special_tokens=False).ids[: args.prompt], dtype=np.uint32)
     assert len(ids) == args.prompt, f"the text has {len(ids)} tokens"
-    program = build()
+    program = build("generate", "calabi-nn")
     with tempfile.TemporaryDirectory() as work:
         prompt = pathlib.Path(work) / "prompt"
         ids.tofile(prompt)
@@ -60,14 +62,6 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
-
-
-def build():
-    """Our program, optimized; cargo says where it is."""
-    command = ["cargo", "build", "--release", "-p", "calabi-nn", "--example", "generate", "--message-format=json"]
-    found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    built = [json.loads(line) for line in found.stdout.splitlines()]
-    return next(b["executable"] for b in built if b.get("target", {}).get("name") == "generate")
 
 
 def theirs(folder, prompt, count):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times a language model in a checkpoint folder, dense or factorized by calabi: our `hf` runtime beside transformers. Interleaved, the same threads.
+"""Times a checkpoint folder, dense or factorized: our `hf` runtime beside transformers, interleaved, the same threads.
 
     torch-python benches/peers/run_hf.py FOLDER TEXT [--windows 12] [--tokens 512] [--rounds 3] [--threads 2] [--json]
 
@@ -23,7 +23,7 @@ import tokenizers
 import torch
 import transformers
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import build
 
 
 def main():
@@ -50,16 +50,8 @@ def arguments():
     return parser.parse_args()
 
 
-def build():
-    """Our program, optimized; cargo says where it is."""
-    command = ["cargo", "build", "--release", "-p", "calabi-nn", "--example", "hf_speed", "--message-format=json"]
-    found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    built = [json.loads(line) for line in found.stdout.splitlines()]
-    return next(b["executable"] for b in built if b.get("target", {}).get("name") == "hf_speed")
-
-
 def compare(args, ids):
-    program = args.program or build()
+    program = args.program or build("hf_speed", "calabi-nn")
     model = transformers.AutoModelForCausalLM.from_pretrained(args.folder, dtype=torch.float32, trust_remote_code=True)
     model = model.eval()
     with tempfile.TemporaryDirectory() as folder:

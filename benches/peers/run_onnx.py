@@ -20,7 +20,7 @@ import time
 import numpy as np
 import onnxruntime
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import build
 
 
 def main():
@@ -47,7 +47,7 @@ def compare(args, folder):
     inputs = samples(session, args.samples, args.sequence)
     np.savez(folder / "data.npz", **inputs)
     ours = subprocess.Popen(
-        [args.program or build(), args.model, folder / "data.npz"],
+        [args.program or build("onnx_speed", "calabi-nn"), args.model, folder / "data.npz"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "RAYON_NUM_THREADS": str(args.threads)},
     )
@@ -65,11 +65,6 @@ def compare(args, folder):
         "time, ours/theirs": mine / theirs,
         "largest difference": float(difference.max()),
     }
-
-
-def build():
-    subprocess.run(["cargo", "build", "--release", "-p", "calabi-nn", "--example", "onnx_speed"], cwd=ROOT, check=True)
-    return ROOT / "target/release/examples/onnx_speed"
 
 
 def ask(program, command):

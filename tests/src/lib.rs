@@ -75,6 +75,21 @@ impl Workplace {
         });
         self.write(name, safetensors::serialize(views, None).unwrap())
     }
+
+    /// Copies a tiny checkpoint that transformers made into the folder `model`.
+    pub fn checkpoint(&self, family: &str) {
+        let folder = root().join("calabi-nn/tests/models").join(family);
+        for name in ["config.json", "model.safetensors"] {
+            self.write(&format!("model/{name}"), fs::read(folder.join(name)).unwrap());
+        }
+    }
+
+    /// Writes `data.safetensors`: token numbers, a row for each sample.
+    pub fn token_ids(&self, samples: usize, sequence: usize, ids: impl IntoIterator<Item = i64>) {
+        let bytes: Vec<u8> = ids.into_iter().flat_map(i64::to_le_bytes).collect();
+        let ids = TensorView::new(Dtype::I64, vec![samples, sequence], &bytes).unwrap();
+        self.write("data.safetensors", safetensors::serialize([("input_ids", ids)], None).unwrap());
+    }
 }
 
 /// What the program did.

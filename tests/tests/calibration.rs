@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use calabi_tests::{Workplace, root};
-use safetensors::tensor::{Dtype, TensorView};
+use calabi_tests::Workplace;
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_calabi-cli-under-test");
@@ -14,20 +13,15 @@ const SEQUENCE: usize = 20;
 /// A workplace with a checkpoint folder and token ids to run it on.
 fn checkpoint(family: &str) -> Workplace {
     let work = Workplace::new(PROGRAM);
-    let folder = root().join("calabi-nn/tests/models").join(family);
-    for name in ["config.json", "model.safetensors"] {
-        work.write(&format!("model/{name}"), fs::read(folder.join(name)).unwrap());
-    }
-    let config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    work.checkpoint(family);
+    let config: Value = serde_json::from_slice(&fs::read(work.path("model/config.json")).unwrap()).unwrap();
     let vocabulary = config["vocab_size"].as_u64().unwrap();
     let mut state = 17_u64;
     let mut token = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % vocabulary).to_le_bytes()
+        i64::try_from((state >> 33) % vocabulary).unwrap()
     };
-    let bytes: Vec<u8> = (0..SAMPLES * SEQUENCE).flat_map(|_| token()).collect();
-    let ids = TensorView::new(Dtype::I64, vec![SAMPLES, SEQUENCE], &bytes).unwrap();
-    work.write("data.safetensors", safetensors::serialize([("input_ids", ids)], None).unwrap());
+    work.token_ids(SAMPLES, SEQUENCE, (0..SAMPLES * SEQUENCE).map(|_| token()));
     work
 }
 

@@ -10,7 +10,7 @@ use calabi_tests::{Workplace, root};
 use half::{bf16, f16};
 use ndarray::{Array2, ArrayD};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_calabi-cli-under-test");
@@ -18,10 +18,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_calabi-cli-under-test");
 /// A workplace with a checkpoint `model`, and `small`, in which every layer keeps this share of its dimensions.
 fn compressed(family: &str, keep: f64) -> Workplace {
     let work = Workplace::new(PROGRAM);
-    let folder = root().join("calabi-nn/tests/models").join(family);
-    for name in ["config.json", "model.safetensors"] {
-        work.write(&format!("model/{name}"), fs::read(folder.join(name)).unwrap());
-    }
+    work.checkpoint(family);
     work.write("model/merges.txt", "kept\n");
     work.write(
         "p.toml",
@@ -124,9 +121,7 @@ fn biased(model_type: &str) -> Workplace {
     config["model_type"] = model_type.into();
     config["sliding_window"] = Value::Null;
     work.write("model/config.json", config.to_string());
-    let bytes: Vec<u8> = ids().iter().flat_map(|id| id.to_le_bytes()).collect();
-    let ids = TensorView::new(Dtype::I64, vec![24, 12], &bytes).unwrap();
-    work.write("data.safetensors", safetensors::serialize([("input_ids", ids)], None).unwrap());
+    work.token_ids(24, 12, ids());
     work.write(
         "biased.toml",
         "[model]\ninput = \"model\"\noutput = \"biased\"\n[layers]\nmultiple = 1\nbreak_even = false\n\

@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use calabi_tests::{Workplace, root};
-use safetensors::tensor::{Dtype, TensorView};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_calabi-cli-under-test");
 const FINETUNE: &str = "[finetune]\ndata = \"data.safetensors\"\nlearning_rate = 0.003\nbatch = 4\nheld_out = 4\n";
@@ -14,14 +13,9 @@ const FINETUNE: &str = "[finetune]\ndata = \"data.safetensors\"\nlearning_rate =
 /// A compressed checkpoint, and tokens that follow a rule.
 fn compressed(finetune: &str) -> Workplace {
     let work = Workplace::new(PROGRAM);
-    let folder = root().join("calabi-nn/tests/models/qwen3");
-    for name in ["config.json", "model.safetensors"] {
-        work.write(&format!("model/{name}"), fs::read(folder.join(name)).unwrap());
-    }
-    let token = |i: u64, j: u64| (i * 7 + j * (i % 3 + 1)) % 80;
-    let bytes: Vec<u8> = (0..40).flat_map(|i| (0..16).flat_map(move |j| token(i, j).to_le_bytes())).collect();
-    let ids = TensorView::new(Dtype::I64, vec![40, 16], &bytes).unwrap();
-    work.write("data.safetensors", safetensors::serialize([("input_ids", ids)], None).unwrap());
+    work.checkpoint("qwen3");
+    let token = |i: i64, j: i64| (i * 7 + j * (i % 3 + 1)) % 80;
+    work.token_ids(40, 16, (0..40).flat_map(|i| (0..16).map(move |j| token(i, j))));
     let rest = "[layers]\nmultiple = 1\nexclude = [\"lm_head\"]\n[rank]\nkind = \"budget\"\nkeep = 0.5\n";
     work.write("p.toml", format!("[model]\ninput = \"model\"\noutput = \"small\"\n{rest}{finetune}"));
     let ran = work.run(&["run", "p.toml"]);
