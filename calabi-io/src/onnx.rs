@@ -19,14 +19,16 @@ use calabi_api::{
 use ndarray::{Array1, Array2, Axis};
 
 use crate::file::Input;
-use layers::{Found, Site};
+use layers::Found;
 use norms::Norm;
 use rewrite::Target;
 use sink::Sink;
+use sites::Site;
 use structure::{Structure, TensorId};
 
 mod bias;
 mod constants;
+mod einsum;
 mod element;
 mod external;
 mod fields;
@@ -35,15 +37,19 @@ mod names;
 mod norms;
 mod operators;
 mod order;
+mod reads;
 mod rewrite;
 mod scan;
 mod schema;
 mod sink;
+mod sites;
 mod splice;
 mod store;
+mod stores;
 mod structure;
 mod uses;
 mod values;
+mod views;
 mod wire;
 
 /// ONNX models: a file, with or without external data beside it.
@@ -70,8 +76,9 @@ impl LayerFormat for Onnx {
         let mut structure = scan::scan(&input)?;
         order::check(&input, &structure)?;
         let files = external::resolve(&input, &mut structure)?;
-        let found = layers::find(&structure);
-        Ok(Box::new(Source { model: Arc::new(Model { input, structure, files }), found }))
+        let model = Model { input, structure, files };
+        let found = layers::find(&model);
+        Ok(Box::new(Source { model: Arc::new(model), found }))
     }
 }
 
@@ -110,14 +117,13 @@ struct Source {
 }
 
 impl Source {
-    fn site(&self, layer: &Layer) -> Result<Site, FormatError> {
+    fn site(&self, layer: &Layer) -> Result<&Site, FormatError> {
         let known = self.found.layers.get(layer.key).is_some_and(|known| known.name == layer.name);
         let site = self.found.sites.get(layer.key).filter(|_| known);
-        site.copied()
-            .ok_or_else(|| FormatError::Misuse(format!("layer {} is not of this model", Name::new(&layer.name))))
+        site.ok_or_else(|| FormatError::Misuse(format!("layer {} is not of this model", Name::new(&layer.name))))
     }
 
-    fn targets<'a>(&self, replaced: &[Replacement<'a>]) -> Result<Vec<Target<'a>>, FormatError> {
+    fn targets<'a>(&'a self, replaced: &[Replacement<'a>]) -> Result<Vec<Target<'a>>, FormatError> {
         let mut targets = Vec::new();
         for replacement in replaced {
             let (layer, rank) = (replacement.layer, replacement.rank);
@@ -128,7 +134,11 @@ impl Source {
             if targets.iter().any(|target: &Target<'_>| target.layer.key == layer.key) {
                 return Err(misuse("it is replaced twice"));
             }
-            let bias = self.found.biases.get(layer.key).copied().filter(|_| replacement.bias);
+            let bias = self.found.biases.get(layer.key).copied().flatten().filter(|_| replacement.bias);
+            if replacement.bias && bias.is_none() {
+                let problem = format!("layer {}: a bias cannot be added to it", Name::new(&layer.name));
+                return Err(FormatError::limit(problem, "factorize it without a bias"));
+            }
             targets.push(Target { layer, site: self.site(layer)?, rank, bias });
         }
         Ok(targets)
@@ -163,9 +173,7 @@ impl LayerSource for Source {
         let site = self.site(layer)?;
         let tensor = self.model.structure.tensor(site.tensor);
         let values = values::read(&self.model, tensor, layer.dtype)?;
-        let (rows, cols) = (layer.shape.rows(), layer.shape.cols());
-        let stored = if site.transposed { (cols, rows) } else { (rows, cols) };
-        let weight = Array2::from_shape_vec(stored, values).map_err(|error| FormatError::Misuse(error.to_string()))?;
+        let weight = Array2::from_shape_vec(site.stored, values).map_err(|error| FormatError::Misuse(error.to_string()))?;
         let weight = if site.transposed { weight.t().as_standard_layout().into_owned() } else { weight };
         FormatError::check_finite(self.model.input.path(), self.model.structure.text(tensor.name), &weight)?;
         Ok(weight)

@@ -106,6 +106,10 @@ pub struct Normalisation {
 pub enum Role {
     /// `y = W x + b`.
     Linear,
+    /// A convolution, its weight as a matrix: outputs by inputs times places of the kernel, or the transpose of that.
+    Convolution,
+    /// A row for each token: outputs by tokens.
+    Embedding,
 }
 
 /// A matrix that is not a layer, and why.

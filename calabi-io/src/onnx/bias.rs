@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use calabi_api::DType;
 
-use super::layers::{Kind, Site};
 use super::names::NameId;
-use super::structure::{AttributeValue, Data, Graph, Node, Structure, Tensor, TensorId};
+use super::reads::{Kind, Read};
+use super::sites::Site;
+use super::structure::{AttributeValue, Data, GraphId, Node, Structure, Tensor, TensorId};
 use super::uses::Uses;
 
 /// The first version of the standard whose operators broadcast as numpy does.
@@ -25,6 +26,7 @@ pub(crate) enum Bias {
 
 /// Finds the biases of a graph's layers.
 pub(crate) struct Biases<'m> {
+    graph: GraphId,
     structure: &'m Structure,
     uses: &'m Uses,
     initializers: HashMap<NameId, TensorId>,
@@ -33,19 +35,25 @@ pub(crate) struct Biases<'m> {
 }
 
 impl<'m> Biases<'m> {
-    pub(crate) fn new(structure: &'m Structure, uses: &'m Uses, graph: &'m Graph) -> Self {
+    pub(crate) fn new(structure: &'m Structure, uses: &'m Uses, id: GraphId) -> Self {
+        let graph = structure.graph(id);
         let initializers = graph.initializers.iter().map(|&id| (structure.tensor(id).name, id));
         let reads = graph.nodes.iter().flat_map(|node| node.inputs.iter().map(move |&input| (input, node)));
-        Self { structure, uses, initializers: initializers.collect(), readers: reads.collect() }
+        Self { graph: id, structure, uses, initializers: initializers.collect(), readers: reads.collect() }
     }
 
-    /// How another bias is added to a layer of `outputs` features that is stored as `dtype`.
-    pub(crate) fn find(&self, site: Site, node: &Node, outputs: usize, dtype: DType) -> Bias {
-        let wanted = Wanted { outputs: outputs as u64, in_rows: site.slot == 0, dtype };
-        match site.kind {
-            Kind::Gemm { .. } => self.of_gemm(node, wanted),
-            Kind::MatMul => self.added(node, wanted).map_or(Bias::Behind, Bias::Own),
+    /// How another bias is added to a layer that is stored as `dtype`; none where it is more than a plain product.
+    pub(crate) fn find(&self, site: &Site, dtype: DType) -> Option<Bias> {
+        if !site.is_alone(self.structure) {
+            return None;
         }
+        let Read { at, slot, kind, .. } = site.primary();
+        let node = self.structure.node(*at);
+        let wanted = Wanted { outputs: site.shape.rows() as u64, in_rows: *slot == 0, dtype };
+        Some(match kind {
+            Kind::Gemm { .. } => self.of_gemm(node, wanted),
+            _ => self.added(node, wanted).map_or(Bias::Behind, Bias::Own),
+        })
     }
 
     fn of_gemm(&self, node: &Node, wanted: Wanted) -> Bias {
@@ -72,7 +80,7 @@ impl<'m> Biases<'m> {
     /// The constant that an `Add` adds to a `MatMul`'s output, and that is all that either is read for.
     fn added(&self, node: &Node, wanted: Wanted) -> Option<TensorId> {
         let &output = node.outputs.first()?;
-        let uses = self.uses.get(output);
+        let uses = self.uses.get(self.graph, output);
         // A product that has its outputs in rows has them in its last dimension where it is a vector.
         if wanted.in_rows || uses.readers != 1 || uses.output || self.structure.opset() < BROADCASTS {
             return None;
@@ -93,12 +101,12 @@ impl<'m> Biases<'m> {
 
     /// Whether one input of a node reads an initializer, and nothing else refers to it.
     fn is_own(&self, name: NameId) -> bool {
-        self.uses.get(name).readers == 1 && self.is_constant(name)
+        self.uses.get(self.graph, name).readers == 1 && self.is_constant(name)
     }
 
     /// Whether no caller, and no training, gives an initializer another value.
     fn is_constant(&self, name: NameId) -> bool {
-        let uses = self.uses.get(name);
+        let uses = self.uses.get(self.graph, name);
         !(uses.output || uses.input || uses.annotated || uses.trained)
     }
 }

@@ -1,9 +1,11 @@
-//! Which values of a graph are constant, and what they come from.
+//! Which values of a graph are constant, what they come from, and how they show it.
 
 use std::collections::HashMap;
 
+use super::Model;
 use super::names::NameId;
-use super::structure::{AttributeValue, Graph, Node, Structure, TensorId};
+use super::structure::{At, AttributeValue, Graph, GraphId, Node, Structure, TensorId};
+use super::views::View;
 
 /// A constant value.
 #[derive(Debug, Clone)]
@@ -11,20 +13,23 @@ pub(crate) struct Constant {
     /// The tensor that it comes from; the largest, where there are several.
     pub(crate) tensor: TensorId,
     pub(crate) origin: Origin,
-    /// The operators between the tensor and the value, cut when many.
-    pub(crate) via: Vec<NameId>,
+    /// The nodes between the tensor and the value.
+    pub(crate) via: Vec<At>,
+    /// How the value shows the tensor, or why that is not known.
+    pub(crate) view: Result<View, String>,
 }
 
 /// Where a constant's tensor stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    Initializer,
+    Initializer(GraphId),
     Sparse,
-    Node,
+    /// In a `Constant`.
+    Node(At),
 }
 
-/// How many operators of a chain are told.
-const TOLD: usize = 4;
+/// How many nodes of a chain are followed.
+const FOLLOWED: usize = 8;
 
 /// The constants that a graph sees: its own, and those around it.
 #[derive(Debug, Default)]
@@ -35,15 +40,15 @@ pub(crate) struct Scope<'o> {
 
 impl<'o> Scope<'o> {
     /// The scope of a graph, before its first node.
-    pub(crate) fn new(structure: &Structure, graph: &Graph, outer: Option<&'o Self>) -> Self {
-        let tensors = |ids: &'_ [TensorId], origin| {
-            ids.iter()
-                .map(move |&tensor| (structure.tensor(tensor).name, Constant { tensor, origin, via: Vec::new() }))
-                .collect::<Vec<_>>()
-        };
+    pub(crate) fn new(structure: &Structure, id: GraphId, outer: Option<&'o Self>) -> Self {
+        let graph: &Graph = structure.graph(id);
         let mut own = HashMap::new();
-        own.extend(tensors(&graph.initializers, Origin::Initializer));
-        own.extend(tensors(&graph.sparse, Origin::Sparse));
+        for (ids, origin) in [(&graph.initializers, Origin::Initializer(id)), (&graph.sparse, Origin::Sparse)] {
+            own.extend(ids.iter().map(|&tensor| {
+                let view = Ok(View::of(structure.tensor(tensor)));
+                (structure.tensor(tensor).name, Constant { tensor, origin, via: Vec::new(), view })
+            }));
+        }
         Self { own, outer }
     }
 
@@ -58,32 +63,49 @@ impl<'o> Scope<'o> {
     }
 
     /// Takes in what a node makes.
-    pub(crate) fn learn(&mut self, structure: &Structure, node: &Node) {
-        let constant = if node.inputs.is_empty() { made(structure, node) } else { self.derived(structure, node) };
+    pub(crate) fn learn(&mut self, model: &Model, at: At, node: &Node) {
+        let constant = if node.inputs.is_empty() { made(model, at, node) } else { self.derived(model, at, node) };
         if let Some(constant) = constant {
             let outputs = node.outputs.iter().filter(|&&output| output != NameId::NONE);
             self.own.extend(outputs.map(|&output| (output, constant.clone())));
         }
     }
 
-    fn derived(&self, structure: &Structure, node: &Node) -> Option<Constant> {
+    fn derived(&self, model: &Model, at: At, node: &Node) -> Option<Constant> {
         if !node.graphs.is_empty() || !self.all_constant(node) {
             return None;
         }
-        let inputs = node.inputs.iter().filter_map(|&input| self.get(input));
-        let mut largest = inputs.max_by_key(|constant| structure.tensor(constant.tensor).elements)?.clone();
-        if largest.via.len() < TOLD {
-            largest.via.push(node.operator);
+        let elements = |constant: &Constant| model.structure.tensor(constant.tensor).elements;
+        // Of tensors of one size the first is the weight.
+        let inputs = node.inputs.iter().rev().filter_map(|&input| self.get(input).map(|constant| (input, constant)));
+        let (name, largest) = inputs.max_by_key(|(_, constant)| elements(constant))?;
+        let mut constant = largest.clone();
+        if constant.via.len() == FOLLOWED {
+            constant.view = Err(format!("the weight comes through more than {FOLLOWED} nodes: fold them"));
+            return Some(constant);
         }
-        Some(largest)
+        constant.via.push(at);
+        let computed = || {
+            let operator = model.structure.text(node.operator);
+            format!("the weight comes through {operator}, which computes it: fold it into the weight")
+        };
+        let first = node.inputs.first() == Some(&name) && node.outputs.len() == 1;
+        constant.view = match constant.view {
+            Ok(view) if first => view.behind(model, self, node),
+            Ok(_) => Err(computed()),
+            refused => refused,
+        };
+        Some(constant)
     }
 }
 
-fn made(structure: &Structure, node: &Node) -> Option<Constant> {
+fn made(model: &Model, at: At, node: &Node) -> Option<Constant> {
+    let structure = &model.structure;
     let is_constant = structure.is_standard(node.domain) && structure.text(node.operator) == "Constant";
     let tensor = node.attributes.iter().find_map(|attribute| match attribute.value {
         AttributeValue::Tensor(tensor) => Some(tensor),
         _ => None,
     })?;
-    is_constant.then(|| Constant { tensor, origin: Origin::Node, via: Vec::new() })
+    let view = Ok(View::of(structure.tensor(tensor)));
+    is_constant.then(|| Constant { tensor, origin: Origin::Node(at), via: Vec::new(), view })
 }

@@ -22,6 +22,9 @@ pub(crate) struct Typed {
 const STRING: i64 = 8;
 
 impl ElementType {
+    /// `INT64`
+    pub(crate) const INT64: Self = Self(7);
+
     /// The name, the bits of one element (none where unknown, or of no fixed size), and the field for typed data.
     fn facts(self) -> Option<(&'static str, Option<u64>, u32)> {
         Some(match self.0 {
@@ -64,16 +67,6 @@ impl ElementType {
             16 => Some(DType::BF16),
             _ => None,
         }
-    }
-
-    /// The type that stores numbers of this kind.
-    pub(crate) fn of(dtype: DType) -> Self {
-        Self(match dtype {
-            DType::F32 => 1,
-            DType::F16 => 10,
-            DType::F64 => 11,
-            DType::BF16 => 16,
-        })
     }
 
     pub(crate) fn is_known(self) -> bool {

@@ -20,7 +20,7 @@ fields! {
     node { INPUT = 1, OUTPUT = 2, NAME = 3, OPERATOR = 4, ATTRIBUTE = 5, DOMAIN = 7, DEVICE = 10 }
     /// `AttributeProto`
     attribute {
-        NAME = 1, FLOAT = 2, INTEGER = 3, TENSOR = 5, GRAPH = 6, TENSORS = 10, GRAPHS = 11, TYPE = 14, TYPES = 15,
+        NAME = 1, FLOAT = 2, INTEGER = 3, TEXT = 4, TENSOR = 5, GRAPH = 6, INTEGERS = 8, TENSORS = 10, GRAPHS = 11, TYPE = 14, TYPES = 15,
         SPARSE = 22, SPARSES = 23,
     }
     /// `TensorProto`
@@ -39,7 +39,7 @@ fields! {
     /// `TensorAnnotation`
     annotation { TENSOR = 1, PARAMETERS = 2 }
     /// `FunctionProto`
-    function { NAME = 1, NODE = 7, DOMAIN = 10, VALUE = 12 }
+    function { NAME = 1, OUTPUT = 5, NODE = 7, DOMAIN = 10, VALUE = 12 }
     /// `TrainingInfoProto`
     training { INITIALIZATION = 1, ALGORITHM = 2, INITIALIZATION_BINDING = 3, UPDATE_BINDING = 4 }
     /// `StringStringEntryProto`

@@ -41,14 +41,6 @@ impl Names {
         self.texts.get(id.0).map_or("", |text| text)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.texts.len()
-    }
-
-    pub(crate) fn index(id: NameId) -> usize {
-        id.0
-    }
-
     /// The id of a name of the model.
     pub(crate) fn find(&self, text: &str) -> Option<NameId> {
         self.ids.get(text).copied()

@@ -7,6 +7,13 @@ use super::structure::{Node, Structure};
 pub(crate) enum Operator {
     MatMul,
     Gemm,
+    /// A `MatMul` of onnxruntime's that transposes and scales.
+    FusedMatMul,
+    Conv,
+    ConvTranspose,
+    /// Rows of a matrix, by their numbers: an embedding.
+    Gather,
+    Einsum,
     /// Not factorized, and why.
     Other(&'static str),
 }
@@ -20,11 +27,10 @@ struct Row {
     operator: Operator,
 }
 
-const CONVOLUTION: Operator = Operator::Other("a convolution: not handled yet");
-const QUANTISED: Operator = Operator::Other("a quantised operator: not handled yet; export the model unquantised");
-const FUSED: Operator = Operator::Other("a fused operator: not handled yet; export the model without fusion");
+const DEFORMED: Operator = Operator::Other("a deformable convolution is not factorized");
+const QUANTISED: Operator = Operator::Other("a quantised operator: not handled; compress the model before it is quantised");
+const FUSED: Operator = Operator::Other("a fused operator: not handled; export the model without fusion");
 const RECURRENT: Operator = Operator::Other("weights of a recurrent operator are not factorized");
-const EMBEDDING: Operator = Operator::Other("an embedding: not handled yet");
 const MICROSOFT: &str = "com.microsoft";
 
 const fn row(domain: &'static str, name: &'static str, weights: &'static [usize], operator: Operator) -> Row {
@@ -34,19 +40,19 @@ const fn row(domain: &'static str, name: &'static str, weights: &'static [usize]
 const OPERATORS: &[Row] = &[
     row("", "MatMul", &[0, 1], Operator::MatMul),
     row("", "Gemm", &[0, 1], Operator::Gemm),
-    row("", "Conv", &[1], CONVOLUTION),
-    row("", "ConvTranspose", &[1], CONVOLUTION),
-    row("", "DeformConv", &[1], CONVOLUTION),
+    row("", "Conv", &[1], Operator::Conv),
+    row("", "ConvTranspose", &[1], Operator::ConvTranspose),
+    row("", "DeformConv", &[1], DEFORMED),
     row("", "ConvInteger", &[1], QUANTISED),
     row("", "QLinearConv", &[3], QUANTISED),
     row("", "MatMulInteger", &[0, 1], QUANTISED),
     row("", "QLinearMatMul", &[0, 3], QUANTISED),
-    row("", "Gather", &[0], EMBEDDING),
+    row("", "Gather", &[0], Operator::Gather),
     row("", "LSTM", &[1, 2], RECURRENT),
     row("", "GRU", &[1, 2], RECURRENT),
     row("", "RNN", &[1, 2], RECURRENT),
-    row("", "Einsum", &[], Operator::Other("an Einsum: not handled yet; export it as MatMul")),
-    row(MICROSOFT, "FusedMatMul", &[0, 1], FUSED),
+    row("", "Einsum", &[], Operator::Einsum),
+    row(MICROSOFT, "FusedMatMul", &[0, 1], Operator::FusedMatMul),
     row(MICROSOFT, "FusedGemm", &[0, 1], FUSED),
     row(MICROSOFT, "FusedConv", &[1], FUSED),
     row(MICROSOFT, "NhwcConv", &[1], FUSED),
@@ -74,7 +80,7 @@ const OPERATORS: &[Row] = &[
 pub(crate) fn of(structure: &Structure, node: &Node) -> Option<(Operator, Vec<usize>)> {
     let all = || (0..node.inputs.len()).collect();
     if structure.calls_function(node) {
-        return Some((Operator::Other("a call of one of the model's functions: not handled yet"), all()));
+        return Some((Operator::Other("a call of one of the model's functions: inline it first (onnx.inliner)"), all()));
     }
     let standard = structure.is_standard(node.domain);
     let domain = if standard { "" } else { structure.text(node.domain) };

@@ -8,17 +8,19 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Model;
 use super::bias::Bias;
-use super::element::ElementType;
-use super::fields::{attribute, graph, model, node, tensor};
-use super::layers::{Kind, Site};
+use super::fields::{model, tensor};
 use super::names::{Fresh, NameId};
 use super::schema;
-use super::splice::{Layout, Piece, Splice, message, message_with_hole};
+use super::sites::Site;
+use super::splice::{Layout, Piece, Splice, message};
 use super::store::{Origin, Store, data_file};
-use super::structure::{Data, FrameId, Graph, Node, Tensor, TensorId};
-use super::wire::{Field, Reader, Span};
+use super::structure::{At, Data, FrameId, Graph, GraphId, Place as GraphPlace, TensorId};
+use super::wire::{Reader, Span};
 
 mod bias;
+mod factors;
+mod nodes;
+mod orphans;
 mod values;
 
 /// The largest model that protobuf's parsers take is 2 GiB less a byte; a margin for what tools add to it.
@@ -34,7 +36,7 @@ const KEY: &str = "calabi";
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) layer: &'a Layer,
-    pub(crate) site: Site,
+    pub(crate) site: &'a Site,
     pub(crate) rank: Rank,
     /// How the bias of the factors is added, where they bring one.
     pub(crate) bias: Option<Bias>,
@@ -110,43 +112,48 @@ struct Rewrite<'m> {
     /// Whether all large weights leave the model file.
     outside: bool,
     removed: HashSet<TensorId>,
+    /// Nodes that give way to others, or to nothing.
+    gone: HashSet<At>,
     /// Tensors that keep their place and get other values.
     amended: HashSet<TensorId>,
     holes: usize,
-    /// Where the types of the main graph's values stand.
-    types: HashMap<NameId, FrameId>,
-}
-
-/// One of the two matrices of a target, as it will be stored.
-struct Factor<'a> {
-    name: &'a str,
-    rows: usize,
-    cols: usize,
-    transposed: bool,
+    /// Where the types of values stand.
+    types: HashMap<(GraphId, NameId), FrameId>,
+    /// What is made of a factor in a graph, by the factor's name and what is done to it.
+    made: HashMap<(GraphId, String, &'static str), String>,
 }
 
 impl<'m> Rewrite<'m> {
     fn new(model: &'m Model, name: &str, outside: bool) -> Self {
-        let main = model.structure.graph(model.structure.main);
-        let values = main.values.iter().chain(&main.outputs);
+        let structure = &model.structure;
+        let mut types = HashMap::new();
+        for (index, graph) in structure.graphs.iter().enumerate() {
+            // A function says nothing of the types of what flows in and out.
+            let ends = (!matches!(graph.place, GraphPlace::Function(_))).then(|| graph.inputs.iter().chain(&graph.outputs));
+            let values = ends.into_iter().flatten().chain(&graph.values);
+            types.extend(values.map(|value| ((GraphId(index), value.name), value.frame)));
+        }
         Self {
             model,
-            main,
+            main: structure.graph(structure.main),
             reader: Reader::new(&model.input),
-            fresh: Fresh::new(&model.structure.names),
+            fresh: Fresh::new(&structure.names),
             splice: Splice::default(),
             store: Store::new(data_file(name)),
             stored: false,
             outside,
             removed: HashSet::new(),
+            gone: HashSet::new(),
             amended: HashSet::new(),
             holes: 0,
-            types: values.map(|value| (value.name, value.frame)).collect(),
+            types,
+            made: HashMap::new(),
         }
     }
 
     fn run(mut self, targets: &[Target<'_>]) -> Result<Plan, FormatError> {
         let factors = targets.iter().map(|target| self.target(target)).collect::<Result<_, _>>()?;
+        self.remove_orphans(targets);
         for index in 0..self.model.structure.tensors.len() {
             self.keep(TensorId(index))?;
         }
@@ -157,147 +164,16 @@ impl<'m> Rewrite<'m> {
     }
 
     fn target(&mut self, target: &Target<'_>) -> Result<Slots, FormatError> {
-        let (model, site) = (self.model, target.site);
-        let text = |name: NameId| model.structure.text(name);
-        let node = &self.main.nodes[site.node];
-        let weight = model.structure.tensor(site.tensor);
-        let output = node.outputs.first().copied().unwrap_or(NameId::NONE);
-        let right = self.fresh.name(text(weight.name), "right");
-        let left = self.fresh.name(text(weight.name), "left");
-        let inner = self.fresh.name(text(output), "inner");
-        self.first_node(node, site, &right, &inner);
-        self.second_node(node, site, &left, &inner)?;
-        self.inner_value(output, site, target.rank, &inner)?;
+        let halves = self.halves(target)?;
+        for read in &target.site.reads {
+            self.read(target, read, &halves)?;
+        }
         let mut pieces = Vec::new();
-        let [right, left] = self.factors(target, weight, &right, &left, &mut pieces)?;
+        let [right, left] = self.factors(target, &halves, &mut pieces)?;
         let bias = target.bias.map(|bias| self.bias(target, bias, &mut pieces)).transpose()?;
-        self.removed.insert(site.tensor);
-        self.splice.replace(Some(self.main.frame), model.structure.frame(weight.frame).span(), pieces);
+        self.replace_weight(target, pieces);
+        self.list_as_inputs(target, &halves);
         Ok(Slots { right, left, bias })
-    }
-
-    /// Whether the first of the two nodes is a `MatMul` in the place of a Gemm, which must have `C` before opset 11.
-    fn first_is_plain(site: Site) -> bool {
-        matches!(site.kind, Kind::MatMul | Kind::Gemm { optional_bias: false, .. })
-    }
-
-    fn first_node(&mut self, node: &Node, site: Site, right: &str, inner: &str) {
-        let structure = &self.model.structure;
-        let text = |name: NameId| structure.text(name).to_owned();
-        let mut input = vec![String::new(); 2];
-        right.clone_into(&mut input[site.slot]);
-        input[1 - site.slot] = node.inputs.get(1 - site.slot).map(|&data| text(data)).unwrap_or_default();
-        let name = if node.name == NameId::NONE { String::new() } else { self.fresh.name(&text(node.name), "right") };
-        let (operator, attribute) = match site.kind {
-            Kind::Gemm { weight, data, optional_bias: true } => (text(node.operator), flags(site.slot, weight, data)),
-            _ => ("MatMul".to_owned(), Vec::new()),
-        };
-        let first = schema::Node {
-            input,
-            output: vec![inner.to_owned()],
-            name,
-            operator,
-            attribute,
-            domain: text(node.domain),
-        };
-        let bytes = message(graph::NODE, &first.encode_to_vec());
-        let before = structure.frame(node.frame).start;
-        self.splice.insert(Some(self.main.frame), before, vec![Piece::Bytes(bytes)]);
-    }
-
-    /// The original node, reading the inner value by the left factor.
-    fn second_node(&mut self, node: &Node, site: Site, left: &str, inner: &str) -> Result<(), FormatError> {
-        let dropped = match site.kind {
-            Kind::Gemm { data: true, .. } => Some(flag_name(1 - site.slot)),
-            _ => None,
-        };
-        let mut inputs = 0;
-        let mut rest = self.model.structure.frame(node.frame).body;
-        while let Some(field) = self.reader.next(&mut rest)? {
-            if field.number == node::INPUT {
-                let new = if inputs == site.slot { left } else { inner };
-                if inputs < 2 {
-                    let bytes = message(node::INPUT, new.as_bytes());
-                    self.splice.replace(Some(node.frame), field.span, vec![Piece::Bytes(bytes)]);
-                }
-                inputs += 1;
-            }
-            if field.number == node::ATTRIBUTE
-                && dropped.is_some()
-                && self.attribute_name(&field)?.as_deref() == dropped
-            {
-                self.splice.replace(Some(node.frame), field.span, Vec::new());
-            }
-        }
-        Ok(())
-    }
-
-    fn attribute_name(&mut self, field: &Field) -> Result<Option<String>, FormatError> {
-        let mut rest = self.reader.bytes(field)?;
-        let mut name = None;
-        while let Some(field) = self.reader.next(&mut rest)? {
-            if field.number == attribute::NAME {
-                name = Some(self.reader.text(&field)?);
-            }
-        }
-        Ok(name)
-    }
-
-    fn factors(
-        &mut self,
-        target: &Target<'_>,
-        weight: &Tensor,
-        right: &str,
-        left: &str,
-        pieces: &mut Vec<Piece>,
-    ) -> Result<[Slot; 2], FormatError> {
-        let Target { layer, site, rank, .. } = *target;
-        let right_transposed = if Self::first_is_plain(site) { site.slot == 1 } else { site.transposed };
-        let factors = [
-            Factor { name: right, rows: rank.get(), cols: layer.shape.cols(), transposed: right_transposed },
-            Factor { name: left, rows: layer.shape.rows(), cols: rank.get(), transposed: site.transposed },
-        ];
-        let outside = self.outside || matches!(weight.data, Data::External(..));
-        let mut slots = Vec::new();
-        for Factor { name, rows, cols, transposed } in factors {
-            let dims = if transposed { [cols, rows] } else { [rows, cols] };
-            let place = self.initializer(name, &dims.map(|dim| dim as u64), layer, outside, pieces)?;
-            slots.push(Slot { transposed, place });
-        }
-        Ok([slots[0], slots[1]])
-    }
-
-    /// A new tensor of a layer's type whose data is written later, in the model or outside.
-    fn initializer(
-        &mut self,
-        name: &str,
-        dims: &[u64],
-        layer: &Layer,
-        outside: bool,
-        pieces: &mut Vec<Piece>,
-    ) -> Result<Place, FormatError> {
-        let length = dims.iter().try_fold(layer.dtype.bytes(), |length, &dim| length.checked_mul(dim));
-        let length =
-            length.ok_or_else(|| FormatError::Misuse(format!("the factors of {} are too large", layer.name)))?;
-        let mut tensor = schema::Tensor {
-            dims: dims.iter().map(|dim| dim.cast_signed()).collect(),
-            data_type: i32::try_from(ElementType::of(layer.dtype).0).unwrap_or_default(),
-            name: name.to_owned(),
-            external: Vec::new(),
-            location: None,
-        };
-        Ok(if outside {
-            let position = self.store.place(length)?;
-            self.stored = true;
-            tensor.external = self.store.entries(position, length);
-            tensor.location = Some(1);
-            pieces.push(Piece::Bytes(message(graph::INITIALIZER, &tensor.encode_to_vec())));
-            Place::Store(position)
-        } else {
-            let hole = self.hole();
-            pieces.extend(message_with_hole(graph::INITIALIZER, &tensor.encode_to_vec(), tensor::RAW, hole, length));
-            Place::Hole(hole)
-        })
     }
 
     fn hole(&mut self) -> usize {
@@ -367,15 +243,6 @@ impl<'m> Rewrite<'m> {
         let bytes = message(model::METADATA, &entry.encode_to_vec());
         self.splice.insert(None, self.model.input.len(), vec![Piece::Bytes(bytes)]);
     }
-}
-
-fn flag_name(slot: usize) -> &'static str {
-    if slot == 0 { "transA" } else { "transB" }
-}
-
-fn flags(slot: usize, weight: bool, data: bool) -> Vec<schema::Attribute> {
-    let set = [(slot, weight), (1 - slot, data)].into_iter().filter(|(_, set)| *set);
-    set.map(|(slot, _)| schema::Attribute::flag(flag_name(slot))).collect()
 }
 
 #[cfg(test)]

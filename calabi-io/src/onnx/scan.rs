@@ -6,15 +6,16 @@ use std::mem::size_of;
 use calabi_api::FormatError;
 
 use super::fields::{
-    annotation, attribute, element, entry, function, graph, model, node, opset, training, type_of, value,
+    annotation, element, entry, function, graph, model, node, opset, training, type_of, value,
 };
 use super::names::{NameId, Names};
 use super::structure::{
-    Attribute, AttributeValue, Frame, FrameId, Graph, GraphId, Node, Place, Structure, Tensor, TensorId, Value,
+    Frame, FrameId, Graph, GraphId, Node, Place, Structure, Tensor, TensorId, Value,
 };
 use super::wire::{Field, NESTING, Reader, Span};
 use crate::file::Input;
 
+mod attributes;
 mod tensors;
 
 /// What the structure of a model may take in memory. The largest real ones take a few MiB.
@@ -31,6 +32,7 @@ pub(crate) fn scan(input: &Input) -> Result<Structure, FormatError> {
             tensors: Vec::new(),
             graphs: Vec::new(),
             functions: HashSet::new(),
+            lists: Vec::new(),
             opsets: Vec::new(),
             ir_version: 0,
             trained: Vec::new(),
@@ -147,6 +149,7 @@ impl Scan<'_> {
             match field.number {
                 function::NAME => name = self.name(&field)?,
                 function::DOMAIN => domain = self.name(&field)?,
+                function::OUTPUT => body.outputs.push(Value { name: self.name(&field)?, frame }),
                 function::NODE => body.nodes.push(self.node(&field, frame)?),
                 function::VALUE => body.values.push(self.value(&field, frame)?),
                 _ => {}
@@ -227,40 +230,6 @@ impl Scan<'_> {
             graphs: graphs.into(),
             devices,
         })
-    }
-
-    /// An attribute: one entry, or one for each tensor that it holds.
-    fn attribute(
-        &mut self,
-        field: &Field,
-        parent: FrameId,
-        place: Place,
-        graphs: &mut Vec<GraphId>,
-    ) -> Result<Vec<Attribute>, FormatError> {
-        let frame = self.enter(field, Some(parent))?;
-        let (mut name, mut values) = (NameId::NONE, Vec::new());
-        let mut rest = self.body(frame);
-        while let Some(field) = self.reader.next(&mut rest)? {
-            match field.number {
-                attribute::NAME => name = self.name(&field)?,
-                attribute::FLOAT => values.push(AttributeValue::Float(self.reader.float(&field)?)),
-                attribute::INTEGER => values.push(AttributeValue::Integer(self.reader.integer(&field)?)),
-                attribute::TENSOR | attribute::TENSORS => {
-                    values.push(AttributeValue::Tensor(self.tensor(&field, frame)?));
-                }
-                attribute::SPARSE | attribute::SPARSES => {
-                    values.push(AttributeValue::Tensor(self.sparse_tensor(&field, frame)?));
-                }
-                attribute::GRAPH | attribute::GRAPHS => graphs.push(self.graph(&field, Some(frame), place)?),
-                attribute::TYPE | attribute::TYPES => self.check_type(&field, frame)?,
-                _ => {}
-            }
-        }
-        if values.is_empty() {
-            values.push(AttributeValue::Other);
-        }
-        self.charge::<Attribute>(values.len())?;
-        Ok(values.into_iter().map(|value| Attribute { name, value }).collect())
     }
 
     fn value(&mut self, field: &Field, parent: FrameId) -> Result<Value, FormatError> {

@@ -4,6 +4,8 @@
 
 use prost::Message;
 
+use super::element::ElementType;
+
 /// `NodeProto`
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Node {
@@ -21,21 +23,30 @@ pub(crate) struct Node {
     pub(crate) domain: String,
 }
 
-/// `AttributeProto` that holds an integer.
+/// `AttributeProto` that holds an integer or a text, or whose tensor is written behind it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
     #[prost(int64, optional, tag = "3")]
     pub(crate) integer: Option<i64>,
-    /// `INT` is 2.
+    #[prost(string, optional, tag = "4")]
+    pub(crate) text: Option<String>,
+    /// `AttributeType`
     #[prost(int32, tag = "20")]
     pub(crate) kind: i32,
 }
 
 impl Attribute {
-    pub(crate) fn flag(name: &str) -> Self {
-        Self { name: name.to_owned(), integer: Some(1), kind: 2 }
+    /// `TENSOR`
+    pub(crate) const TENSOR: i32 = 4;
+
+    pub(crate) fn of_integer(name: &str, value: i64) -> Self {
+        Self { name: name.to_owned(), integer: Some(value), text: None, kind: 2 }
+    }
+
+    pub(crate) fn of_text(name: &str, value: &str) -> Self {
+        Self { name: name.to_owned(), integer: None, text: Some(value.to_owned()), kind: 3 }
     }
 }
 
@@ -77,6 +88,16 @@ pub(crate) struct Value {
     pub(crate) name: String,
     #[prost(message, optional, tag = "2")]
     pub(crate) kind: Option<Type>,
+}
+
+impl Value {
+    /// A tensor of these dimensions.
+    pub(crate) fn of(name: &str, element: ElementType, dims: &[u64]) -> Self {
+        let dims = dims.iter().map(|&dim| Dimension { value: i64::try_from(dim).ok(), parameter: None }).collect();
+        let element = i32::try_from(element.0).unwrap_or_default();
+        let tensor = TensorType { element, shape: Some(TensorShape { dims }) };
+        Self { name: name.to_owned(), kind: Some(Type { tensor: Some(tensor) }) }
+    }
 }
 
 /// `TypeProto` of a tensor.

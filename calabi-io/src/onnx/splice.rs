@@ -164,6 +164,14 @@ pub(crate) fn message_with_hole(number: u32, body: &[u8], data: u32, hole: usize
     vec![Piece::Bytes(bytes), Piece::Hole { id: hole, length }]
 }
 
+/// A field that holds a message which ends in these pieces.
+pub(crate) fn nested(number: u32, mut body: Vec<u8>, last: Vec<Piece>) -> Vec<Piece> {
+    let length = body.len() as u64 + last.iter().map(Piece::len).sum::<u64>();
+    let mut bytes = header(number, length);
+    bytes.append(&mut body);
+    [Piece::Bytes(bytes)].into_iter().chain(last).collect()
+}
+
 /// The key and the length of a field of bytes.
 pub(crate) fn header(number: u32, length: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8 + encoded_len_varint(length));

@@ -55,6 +55,8 @@ pub(crate) struct Structure {
     pub(crate) graphs: Vec<Graph>,
     /// Domain and name of each model-local function; the standard's domain has no name here.
     pub(crate) functions: HashSet<(NameId, NameId)>,
+    /// The numbers in attributes that hold several.
+    pub(crate) lists: Vec<Box<[i64]>>,
     /// Domain and version of each operator set.
     pub(crate) opsets: Vec<(NameId, i64)>,
     pub(crate) ir_version: i64,
@@ -103,6 +105,13 @@ pub(crate) struct Value {
     pub(crate) frame: FrameId,
 }
 
+/// A node, by its graph and its index there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct At {
+    pub(crate) graph: GraphId,
+    pub(crate) node: usize,
+}
+
 /// A node.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -131,6 +140,9 @@ pub(crate) struct Attribute {
 pub(crate) enum AttributeValue {
     Integer(i64),
     Float(f32),
+    /// An index into [`Structure::lists`].
+    Integers(usize),
+    Text(NameId),
     Tensor(TensorId),
     Other,
 }
@@ -192,8 +204,47 @@ impl Structure {
         &self.graphs[id.0]
     }
 
+    pub(crate) fn node(&self, at: At) -> &Node {
+        &self.graph(at.graph).nodes[at.node]
+    }
+
     pub(crate) fn text(&self, id: NameId) -> &str {
         self.names.text(id)
+    }
+
+    /// Whether the format wants every initializer to be an input as well: before IR version 4.
+    pub(crate) fn lists_initializers(&self) -> bool {
+        self.ir_version < 4
+    }
+
+    /// The values of an attribute, if the node has it. Some writers fill in the fields of all types.
+    pub(crate) fn attribute<'n>(&self, node: &'n Node, name: &str) -> impl Iterator<Item = AttributeValue> + use<'_, 'n> {
+        let id = self.names.find(name);
+        node.attributes.iter().filter(move |attribute| Some(attribute.name) == id).map(|attribute| attribute.value)
+    }
+
+    /// The integer of an attribute.
+    pub(crate) fn integer(&self, node: &Node, name: &str) -> Option<i64> {
+        self.attribute(node, name).find_map(|value| match value {
+            AttributeValue::Integer(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// The integers of an attribute that holds several.
+    pub(crate) fn integers(&self, node: &Node, name: &str) -> Option<&[i64]> {
+        self.attribute(node, name).find_map(|value| match value {
+            AttributeValue::Integers(list) => self.lists.get(list).map(|list| &**list),
+            _ => None,
+        })
+    }
+
+    /// The text of an attribute.
+    pub(crate) fn attribute_text(&self, node: &Node, name: &str) -> Option<&str> {
+        self.attribute(node, name).find_map(|value| match value {
+            AttributeValue::Text(text) => Some(self.text(text)),
+            _ => None,
+        })
     }
 
     /// Whether a domain is that of the standard's own operators.

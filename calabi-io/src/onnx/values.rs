@@ -4,6 +4,7 @@ use calabi_api::{DType, FormatError, Name};
 use half::{bf16, f16};
 
 use super::Model;
+use super::element::ElementType;
 use super::structure::{Data, Tensor};
 use super::wire::{Reader, Span};
 use crate::file::Input;
@@ -58,4 +59,34 @@ fn decode_halves(input: &Input, mut piece: Span, dtype: DType, values: &mut Vec<
         });
     }
     Ok(())
+}
+
+/// The longest list of integers that says how a layer works.
+const FEW: u64 = 64;
+
+/// The elements of a short tensor of 64-bit integers.
+pub(crate) fn integers(model: &Model, tensor: &Tensor) -> Result<Vec<i64>, FormatError> {
+    let name = || Name::new(model.structure.text(tensor.name)).to_string();
+    let wrong = |problem: &str| FormatError::malformed(model.input.path(), format!("tensor {}: {problem}", name()));
+    if tensor.element != ElementType::INT64 || tensor.elements > FEW {
+        return Err(wrong("it is no short list of 64-bit integers"));
+    }
+    let raw = |input: &Input, span: Span| -> Result<Vec<i64>, FormatError> {
+        let bytes = input.bytes(span.start, span.len())?;
+        Ok(bytes.as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
+    };
+    match &tensor.data {
+        Data::Raw(span) => raw(&model.input, *span),
+        Data::External(file, span) => raw(&model.files[*file], *span),
+        Data::Typed(pieces) => {
+            let (mut numbers, mut reader) = (Vec::new(), Reader::new(&model.input));
+            for mut piece in pieces.iter().copied() {
+                while piece.start < piece.end {
+                    numbers.push(reader.varint(&mut piece)?.cast_signed());
+                }
+            }
+            Ok(numbers)
+        }
+        Data::None | Data::Pointer(_) => Ok(Vec::new()),
+    }
 }

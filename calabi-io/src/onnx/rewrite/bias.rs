@@ -3,11 +3,12 @@
 use calabi_api::{FormatError, Name};
 use prost::Message;
 
+use super::factors::NewTensor;
 use super::{BiasSlot, Place, Rewrite, SMALL, Target};
 use crate::onnx::bias::{BROADCASTS, Bias};
 use crate::onnx::fields::{graph, node, tensor};
-use crate::onnx::layers::{Kind, Site};
 use crate::onnx::names::NameId;
+use crate::onnx::reads::Kind;
 use crate::onnx::schema;
 use crate::onnx::splice::{Piece, header, message};
 use crate::onnx::structure::{Data, Node, TensorId};
@@ -40,14 +41,15 @@ impl Rewrite<'_> {
             return Err(unfit(target, &problem, "convert it to opset 13 with onnx.version_converter, or set no bias"));
         }
         let structure = &self.model.structure;
-        let node = &self.main.nodes[target.site.node];
+        let node = structure.node(target.site.primary().at);
         let output = node.outputs.first().copied().unwrap_or(NameId::NONE);
         let weight = structure.tensor(target.site.tensor);
         let name = self.fresh.name(structure.text(weight.name), "bias");
         let dims = self.bias_dims(target, output)?;
         let outside = self.outside || matches!(weight.data, Data::External(..));
         let large = dims.iter().product::<u64>().saturating_mul(target.layer.dtype.bytes()) >= SMALL;
-        let place = self.initializer(&name, &dims, target.layer, outside && large, pieces)?;
+        let tensor = NewTensor { name: &name, dims: &dims, element: weight.element };
+        let place = self.new_tensor(target, &tensor, outside && large, pieces)?;
         match bias {
             Bias::OfGemm(base) => {
                 self.give_gemm(node, &name)?;
@@ -63,11 +65,11 @@ impl Rewrite<'_> {
     /// The dimensions of a bias that broadcasts along the output's features.
     fn bias_dims(&self, target: &Target<'_>, output: NameId) -> Result<Vec<u64>, FormatError> {
         let outputs = target.layer.shape.rows() as u64;
-        let Site { slot, kind, .. } = target.site;
-        if slot == 1 {
+        let read = target.site.primary();
+        if read.slot == 1 {
             return Ok(vec![outputs]);
         }
-        let rank = if kind == Kind::MatMul { self.rank(output)? } else { Some(2) };
+        let rank = if read.kind == Kind::MatMul { self.rank(output)? } else { Some(2) };
         match rank {
             Some(1) => Ok(vec![outputs]),
             Some(_) => Ok(vec![outputs, 1]),
@@ -80,7 +82,7 @@ impl Rewrite<'_> {
 
     /// The number of dimensions of a value, where the model says it.
     fn rank(&self, value: NameId) -> Result<Option<usize>, FormatError> {
-        let value = self.typed(value)?;
+        let value = self.typed(self.model.structure.main, value)?;
         let shape = value.and_then(|value| value.kind?.tensor?.shape);
         Ok(shape.map(|shape| shape.dims.len()))
     }
@@ -104,7 +106,7 @@ impl Rewrite<'_> {
             let new = vec![Piece::Bytes(message(node::OUTPUT, plain.as_bytes()))];
             self.splice.replace(Some(node.frame), former, new);
         }
-        let name = if node.name == NameId::NONE { String::new() } else { self.fresh.name(&text(node.name), "bias") };
+        let name = self.node_name(node, "bias");
         let add = schema::Node {
             input: vec![plain.clone(), bias.to_owned()],
             output: vec![text(output)],
@@ -115,8 +117,8 @@ impl Rewrite<'_> {
         };
         let add = vec![Piece::Bytes(message(graph::NODE, &add.encode_to_vec()))];
         self.splice.append(Some(self.main.frame), structure.frame(node.frame).span().end, add);
-        if let Some(value) = self.typed(output)? {
-            self.add_value(&schema::Value { name: plain, ..value });
+        if let Some(value) = self.typed(structure.main, output)? {
+            self.add_value(structure.main, &schema::Value { name: plain, ..value });
         }
         Ok(())
     }

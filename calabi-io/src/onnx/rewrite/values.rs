@@ -6,59 +6,68 @@ use calabi_api::{FormatError, Rank};
 use prost::Message;
 
 use super::Rewrite;
-use crate::onnx::fields::graph;
-use crate::onnx::layers::Site;
+use crate::onnx::fields::{function, graph};
 use crate::onnx::names::NameId;
+use crate::onnx::reads::{Kind, Read};
 use crate::onnx::schema::{Dimension, Value};
 use crate::onnx::splice::{Piece, message};
+use crate::onnx::structure::{GraphId, Place};
 
 /// A `ValueInfoProto` that is longer than this says more than the type of a tensor.
 const LONG: u64 = 64 << 10;
 
 impl Rewrite<'_> {
-    /// Gives the inner value the output's type and shape, with the rank in the place of the outputs.
-    pub(super) fn inner_value(
-        &mut self,
-        output: NameId,
-        site: Site,
-        rank: Rank,
-        inner: &str,
-    ) -> Result<(), FormatError> {
-        let Some(mut value) = self.typed(output)? else { return Ok(()) };
+    /// Gives the inner value the type and shape of the output, or of the data, with the rank in the place of the
+    /// features.
+    pub(super) fn inner_value(&mut self, read: &Read, rank: Rank, inner: &str) -> Result<(), FormatError> {
+        let node = self.model.structure.node(read.at);
+        let data = node.inputs.get(1 - read.slot).copied();
+        let like_data = matches!(read.kind, Kind::ConvTranspose | Kind::Einsum(_));
+        let like = if like_data { data } else { node.outputs.first().copied() };
+        let Some(mut value) = self.typed(read.at.graph, like.unwrap_or(NameId::NONE))? else { return Ok(()) };
         let Some(shape) = value.kind.as_mut().and_then(|kind| kind.tensor.as_mut()?.shape.as_mut()) else {
             return Ok(());
         };
-        // `W · x` has its outputs in the last but one dimension, unless `x` is a vector.
-        let from_end = if site.slot == 0 && shape.dims.len() > 1 { 2 } else { 1 };
-        let Some(dim) = shape.dims.len().checked_sub(from_end).and_then(|index| shape.dims.get_mut(index)) else {
-            return Ok(());
+        let from_end = |back: usize| shape.dims.len().checked_sub(back);
+        let axis = match &read.kind {
+            // `W · x` has its outputs in the last but one dimension, unless `x` is a vector.
+            Kind::MatMul | Kind::Gemm { .. } if read.slot == 0 && shape.dims.len() > 1 => from_end(2),
+            Kind::MatMul | Kind::Gemm { .. } | Kind::Gather => from_end(1),
+            Kind::Conv | Kind::ConvTranspose => Some(1),
+            Kind::Einsum(einsum) => einsum.axis(),
         };
+        let Some(dim) = axis.and_then(|axis| shape.dims.get_mut(axis)) else { return Ok(()) };
         *dim = Dimension { value: i64::try_from(rank.get()).ok(), parameter: None };
         inner.clone_into(&mut value.name);
-        self.add_value(&value);
+        self.add_value(read.at.graph, &value);
         Ok(())
     }
 
     /// Says of what type a new value is.
-    pub(super) fn add_value(&mut self, value: &Value) {
-        let bytes = message(graph::VALUE, &value.encode_to_vec());
-        let frame = self.main.frame;
-        let end = self.model.structure.frame(frame).body.end;
-        self.splice.insert(Some(frame), end, vec![Piece::Bytes(bytes)]);
+    pub(super) fn add_value(&mut self, id: GraphId, value: &Value) {
+        let structure = &self.model.structure;
+        let graph = structure.graph(id);
+        let number = if matches!(graph.place, Place::Function(_)) { function::VALUE } else { graph::VALUE };
+        let bytes = message(number, &value.encode_to_vec());
+        self.splice.insert(Some(graph.frame), structure.frame(graph.frame).body.end, vec![Piece::Bytes(bytes)]);
     }
 
-    /// Drops what the model says of the types of weights that are gone.
+    /// Drops what the model says of the types of weights, and of what was made from them, that are gone.
     pub(super) fn drop_values_of_removed(&mut self) {
         let structure = &self.model.structure;
-        let gone: HashSet<_> = self.removed.iter().map(|&id| structure.tensor(id).name).collect();
-        for value in self.main.values.iter().filter(|value| gone.contains(&value.name)) {
-            self.splice.replace(Some(self.main.frame), structure.frame(value.frame).span(), Vec::new());
+        let outputs = self.gone.iter().flat_map(|&at| structure.node(at).outputs.iter().copied());
+        let tensors = self.removed.iter().map(|&id| structure.tensor(id).name);
+        let gone: HashSet<_> = tensors.chain(outputs).filter(|&name| name != NameId::NONE).collect();
+        for graph in &structure.graphs {
+            for value in graph.values.iter().filter(|value| gone.contains(&value.name)) {
+                self.splice.replace(Some(graph.frame), structure.frame(value.frame).span(), Vec::new());
+            }
         }
     }
 
-    /// What the model says of a value, where it is a tensor of known type.
-    pub(super) fn typed(&self, name: NameId) -> Result<Option<Value>, FormatError> {
-        let Some(&frame) = self.types.get(&name) else { return Ok(None) };
+    /// What a graph says of a value, where it is a tensor of known type.
+    pub(super) fn typed(&self, graph: GraphId, name: NameId) -> Result<Option<Value>, FormatError> {
+        let Some(&frame) = self.types.get(&(graph, name)) else { return Ok(None) };
         let span = self.model.structure.frame(frame).body;
         if span.len() > LONG {
             return Ok(None);

@@ -1,0 +1,221 @@
+//! The two nodes in the place of one: each reads a factor, and an inner value flows from the first to the second.
+
+use calabi_api::FormatError;
+use prost::Message;
+
+use super::factors::{Halves, Stored};
+use super::{Rewrite, Target};
+use crate::onnx::fields::{attribute, function, graph, node};
+use crate::onnx::names::NameId;
+use crate::onnx::reads::{Kind, Read};
+use crate::onnx::schema;
+use crate::onnx::splice::{Piece, message};
+use crate::onnx::stores::Form;
+use crate::onnx::structure::{GraphId, Node, Place};
+use crate::onnx::wire::Field;
+
+/// A change of an attribute.
+struct Amended {
+    name: &'static str,
+    /// What stands in its place, if anything.
+    new: Option<schema::Attribute>,
+}
+
+impl Rewrite<'_> {
+    /// Lets a node that reads a weight read its factors.
+    pub(super) fn read(&mut self, target: &Target<'_>, read: &Read, halves: &Halves) -> Result<(), FormatError> {
+        let structure = &self.model.structure;
+        let output = structure.node(read.at).outputs.first().copied().unwrap_or(NameId::NONE);
+        let inner = self.fresh.name(structure.text(output), "inner");
+        let [first, second] = read.forms().map(|form| self.factor(target, read, halves, &form));
+        if matches!(read.kind, Kind::Conv | Kind::Gather) {
+            self.node_behind(read, &first, &second, &inner)?;
+        } else {
+            self.node_before(read, &first, &inner);
+            self.second_node(read, &second, &inner)?;
+        }
+        self.inner_value(read, target.rank, &inner)
+    }
+
+    /// What a factor is called as a node reads it: behind a `Transpose` or a `Cast` where it is stored otherwise.
+    fn factor(&mut self, target: &Target<'_>, read: &Read, halves: &Halves, form: &Form) -> String {
+        let Stored { name, form: stored } = halves.get(form.half);
+        let stored_as = self.model.structure.tensor(target.site.tensor).element;
+        let mut name = name.clone();
+        if stored.flipped != form.flipped {
+            name = self.derived(read, &name, "turned", "Transpose", Vec::new());
+        }
+        if stored_as != read.element {
+            name = self.derived(read, &name, "cast", "Cast", vec![schema::Attribute::of_integer("to", read.element.0)]);
+        }
+        name
+    }
+
+    /// What a node of one input makes of a constant, once in a graph.
+    fn derived(
+        &mut self,
+        read: &Read,
+        input: &str,
+        suffix: &'static str,
+        operator: &str,
+        attribute: Vec<schema::Attribute>,
+    ) -> String {
+        let key = (read.at.graph, input.to_owned(), suffix);
+        if let Some(name) = self.made.get(&key) {
+            return name.clone();
+        }
+        let name = self.fresh.name(input, suffix);
+        let new = schema::Node {
+            input: vec![input.to_owned()],
+            output: vec![name.clone()],
+            operator: operator.to_owned(),
+            attribute,
+            ..Default::default()
+        };
+        self.insert_before(read, &new);
+        self.made.insert(key, name.clone());
+        name
+    }
+
+    /// The node that the data meets first, before the original one.
+    fn node_before(&mut self, read: &Read, factor: &str, inner: &str) {
+        let structure = &self.model.structure;
+        let node = structure.node(read.at);
+        let text = |name: NameId| structure.text(name).to_owned();
+        let mut input = vec![String::new(); 2];
+        factor.clone_into(&mut input[read.slot]);
+        input[1 - read.slot] = node.inputs.get(1 - read.slot).map(|&data| text(data)).unwrap_or_default();
+        let (operator, attribute) = match &read.kind {
+            &Kind::Gemm { weight, data, optional_bias: true } => (text(node.operator), flags(read.slot, weight, data)),
+            Kind::Einsum(einsum) => (text(node.operator), vec![schema::Attribute::of_text("equation", &einsum.first())]),
+            Kind::ConvTranspose => ("Conv".to_owned(), Vec::new()),
+            _ => ("MatMul".to_owned(), Vec::new()),
+        };
+        let first = schema::Node {
+            input,
+            output: vec![inner.to_owned()],
+            name: self.node_name(node, "right"),
+            operator,
+            attribute,
+            domain: text(node.domain),
+        };
+        self.insert_before(read, &first);
+    }
+
+    /// The original node, reading the inner value by the factor that the data meets last.
+    fn second_node(&mut self, read: &Read, factor: &str, inner: &str) -> Result<(), FormatError> {
+        let amended = match &read.kind {
+            Kind::Gemm { data: true, .. } => Some(Amended { name: flag_name(1 - read.slot), new: None }),
+            Kind::Einsum(einsum) => {
+                let new = Some(schema::Attribute::of_text("equation", &einsum.second()));
+                Some(Amended { name: "equation", new })
+            }
+            _ => None,
+        };
+        let mut inputs = [inner, inner];
+        inputs[read.slot] = factor;
+        self.amend_node(self.model.structure.node(read.at), &inputs.map(Some), None, amended)
+    }
+
+    /// The original node reads the data by the first factor; one behind it gives its output by the second.
+    fn node_behind(&mut self, read: &Read, first: &str, second: &str, inner: &str) -> Result<(), FormatError> {
+        let structure = &self.model.structure;
+        let node = structure.node(read.at);
+        let text = |name: &NameId| structure.text(*name).to_owned();
+        let data = node.inputs.get(1 - read.slot).map(text).unwrap_or_default();
+        let mut inputs = [Some(data.as_str()), Some(data.as_str()), None];
+        inputs[read.slot] = Some(first);
+        self.amend_node(node, &inputs, Some(inner), None)?;
+        let convolves = read.kind == Kind::Conv;
+        let bias = node.inputs.get(2).filter(|&&bias| convolves && bias != NameId::NONE);
+        let behind = schema::Node {
+            input: [inner.to_owned(), second.to_owned()].into_iter().chain(bias.map(text)).collect(),
+            output: node.outputs.first().map(text).into_iter().collect(),
+            name: self.node_name(node, "left"),
+            operator: if convolves { text(&node.operator) } else { "MatMul".to_owned() },
+            attribute: Vec::new(),
+            domain: text(&node.domain),
+        };
+        let pieces = vec![Piece::Bytes(message(self.node_field(read.at.graph), &behind.encode_to_vec()))];
+        let end = structure.frame(node.frame).span().end;
+        self.splice.append(Some(structure.graph(read.at.graph).frame), end, pieces);
+        Ok(())
+    }
+
+    /// Gives a node other inputs, those that are none being dropped, another output, or another attribute.
+    fn amend_node(
+        &mut self,
+        node: &Node,
+        inputs: &[Option<&str>],
+        output: Option<&str>,
+        mut amended: Option<Amended>,
+    ) -> Result<(), FormatError> {
+        let (mut seen, mut given) = (0, false);
+        let mut rest = self.model.structure.frame(node.frame).body;
+        while let Some(field) = self.reader.next(&mut rest)? {
+            let new = match field.number {
+                node::INPUT => {
+                    seen += 1;
+                    let Some(input) = inputs.get(seen - 1) else { continue };
+                    input.map(|input| message(node::INPUT, input.as_bytes()))
+                }
+                node::OUTPUT if !given => {
+                    given = true;
+                    let Some(output) = output else { continue };
+                    Some(message(node::OUTPUT, output.as_bytes()))
+                }
+                node::ATTRIBUTE => {
+                    let name = self.attribute_name(&field)?;
+                    let Some(amended) = amended.as_mut().filter(|it| Some(it.name) == name.as_deref()) else { continue };
+                    amended.new.take().map(|new| message(node::ATTRIBUTE, &new.encode_to_vec()))
+                }
+                _ => continue,
+            };
+            self.splice.replace(Some(node.frame), field.span, new.map(Piece::Bytes).into_iter().collect());
+        }
+        Ok(())
+    }
+
+    fn attribute_name(&mut self, field: &Field) -> Result<Option<String>, FormatError> {
+        let mut rest = self.reader.bytes(field)?;
+        let mut name = None;
+        while let Some(field) = self.reader.next(&mut rest)? {
+            if field.number == attribute::NAME {
+                name = Some(self.reader.text(&field)?);
+            }
+        }
+        Ok(name)
+    }
+
+    fn insert_before(&mut self, read: &Read, new: &schema::Node) {
+        let structure = &self.model.structure;
+        let bytes = message(self.node_field(read.at.graph), &new.encode_to_vec());
+        let before = structure.frame(structure.node(read.at).frame).start;
+        self.splice.insert(Some(structure.graph(read.at.graph).frame), before, vec![Piece::Bytes(bytes)]);
+    }
+
+    /// A name for a node beside another; none where that has none.
+    pub(super) fn node_name(&mut self, node: &Node, suffix: &str) -> String {
+        if node.name == NameId::NONE {
+            return String::new();
+        }
+        self.fresh.name(self.model.structure.text(node.name), suffix)
+    }
+
+    /// The number of the field that holds a graph's nodes.
+    pub(super) fn node_field(&self, id: GraphId) -> u32 {
+        match self.model.structure.graph(id).place {
+            Place::Function(_) => function::NODE,
+            _ => graph::NODE,
+        }
+    }
+}
+
+fn flag_name(slot: usize) -> &'static str {
+    if slot == 0 { "transA" } else { "transB" }
+}
+
+fn flags(slot: usize, weight: bool, data: bool) -> Vec<schema::Attribute> {
+    let set = [(slot, weight), (1 - slot, data)].into_iter().filter(|(_, set)| *set);
+    set.map(|(slot, _)| schema::Attribute::of_integer(flag_name(slot), 1)).collect()
+}
