@@ -22,7 +22,9 @@ impl Rewrite<'_> {
     pub(super) fn inner_value(&mut self, read: &Read, rank: Rank, inner: &str) -> Result<(), FormatError> {
         let node = self.model.structure.node(read.at);
         let data = node.inputs.get(1 - read.slot).copied();
-        let like_data = matches!(read.kind, Kind::ConvTranspose | Kind::Einsum(_));
+        // A batch of matrices before the data gives the output dimensions that the inner value does not have.
+        let batched = read.slot == 0 && read.dims.len() > 2;
+        let like_data = batched || matches!(read.kind, Kind::ConvTranspose | Kind::Einsum(_));
         let like = if like_data { data } else { node.outputs.first().copied() };
         let Some(mut value) = self.typed(read.at.graph, like.unwrap_or(NameId::NONE))? else { return Ok(()) };
         let Some(shape) = value.kind.as_mut().and_then(|kind| kind.tensor.as_mut()?.shape.as_mut()) else {
