@@ -79,7 +79,7 @@ fn watch(runner: &mut dyn Runner, samples: &Samples, layers: &str, folder: &Path
 fn layer(line: &str) -> Result<Layer, Box<dyn Error>> {
     let [m, n, input, output] = line.split(' ').collect::<Vec<_>>().try_into().map_err(|_| "a bad line of layers")?;
     let shape = Shape::new(m.parse()?, n.parse()?).ok_or("a layer without entries")?;
-    let wiring = Wiring { weight: String::new(), input: Some(input.to_owned()), output: Some(output.to_owned()) };
+    let wiring = Wiring { input: Some(input.to_owned()), output: Some(output.to_owned()), ..Wiring::default() };
     let cost = LayerCost::new(shape, DType::F32, DType::F32);
     Ok(Layer {
         name: output.to_owned(),

@@ -1,9 +1,11 @@
 //! Plans layers from metadata: which ones take part, by name and shape, and which rule decides about each.
 
-use calabi_api::{ConfigError, Layer, LayerSource, Name};
+use calabi_api::{ConfigError, Layer, LayerSource, Name, SensitivitySource};
 
 use crate::choose::choose_by_shape;
+use crate::metric::Objective;
 use crate::metrics::brings_bias;
+use crate::sensitivity::wanted;
 use crate::{Decision, Error, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
 
 /// The plan of a model before any weight is read.
@@ -16,7 +18,7 @@ pub(crate) fn survey(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<Pl
             let bias = brings_bias(pipeline, source, layer)?;
             let layer = &with_cost_of(bias, layer);
             let rule = rule(pipeline, &layer.name);
-            let decision = match skipped(pipeline, &layer.name, layer.shape.full_rank().get()) {
+            let decision = match skipped(pipeline, layer) {
                 Some(why) => Decision::Skipped { why },
                 None => choose_by_shape(pipeline, rule, layer)?.map_or(Decision::Open, Decision::from),
             };
@@ -35,8 +37,8 @@ fn with_cost_of(bias: bool, layer: &Layer) -> Layer {
     layer
 }
 
-fn skipped(pipeline: &Pipeline, name: &str, smaller_side: usize) -> Option<String> {
-    let settings = &pipeline.layers;
+fn skipped(pipeline: &Pipeline, layer: &Layer) -> Option<String> {
+    let (settings, name, smaller_side) = (&pipeline.layers, &layer.name, layer.shape.full_rank().get());
     if !settings.include.iter().any(|pattern| pattern.matches(name)) {
         return Some("no pattern of include matches".to_owned());
     }
@@ -44,7 +46,18 @@ fn skipped(pipeline: &Pipeline, name: &str, smaller_side: usize) -> Option<Strin
         return Some(format!("excluded by \"{}\"", pattern.value));
     }
     let least = settings.min_features.get();
-    (smaller_side < least).then(|| format!("{smaller_side} features, fewer than min_features = {least}"))
+    if smaller_side < least {
+        return Some(format!("{smaller_side} features, fewer than min_features = {least}"));
+    }
+    let unseen = layer.wiring.unseen.as_deref().filter(|_| runs(pipeline))?;
+    Some(format!("{unseen}: its inputs cannot be measured; without [calibration] it takes part"))
+}
+
+/// Whether layers are measured in a running model.
+fn runs(pipeline: &Pipeline) -> bool {
+    let measures = |objective| matches!(objective, Objective::Gram | Objective::Diagonal);
+    let calibrated = pipeline.calibration.as_ref().is_some_and(|settings| measures(settings.objective));
+    calibrated || wanted(pipeline) == SensitivitySource::Measured
 }
 
 /// The last override that matches wins.

@@ -55,6 +55,7 @@ pub struct Layer {
 ///     weight: format!("{name}.weight"),
 ///     input: Some("/norm/output".to_owned()),
 ///     output: Some(format!("/{name}/output")),
+///     unseen: None,
 /// };
 /// let (q, k) = (wired("q_proj"), wired("k_proj"));
 /// assert_eq!(q.input, k.input); // what flows into both is measured once
@@ -68,6 +69,8 @@ pub struct Wiring {
     pub input: Option<String>,
     /// In a graph, the name of the value that its node gives.
     pub output: Option<String>,
+    /// Why no runtime can see what flows into the layer, or run it on factors; none where one may.
+    pub unseen: Option<String>,
 }
 
 /// The normalisation whose output is a layer's input: the input's mean is about `beta`, its scales are about `gamma`.

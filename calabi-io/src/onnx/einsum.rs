@@ -44,7 +44,8 @@ impl Einsum {
         let is_contracted = |label| data.contains(label) && !output.contains(label);
         let is_free = |label| output.contains(label) && !data.contains(label);
         let outputs_first = is_free(a) && is_contracted(b);
-        if !outputs_first && !(is_contracted(a) && is_free(b)) {
+        let inputs_first = is_contracted(a) && is_free(b);
+        if outputs_first == inputs_first {
             return None;
         }
         let (contracted, free) = if outputs_first { (b, a) } else { (a, b) };

@@ -8,7 +8,7 @@ use super::Model;
 use super::bias::{Bias, Biases};
 use super::constants::{Constant, Scope};
 use super::names::NameId;
-use super::operators;
+use super::operators::{self, Operator};
 use super::reads::{Kind, Read, read};
 use super::sites::{Site, gather};
 use super::structure::{At, Data, GraphId, Node, Place, Structure, Tensor, TensorId};
@@ -71,7 +71,7 @@ impl Search<'_> {
         for slot in slots {
             let Some(constant) = node.inputs.get(slot).and_then(|&input| scope.get(input)) else { continue };
             let tensor = structure.tensor(constant.tensor);
-            if tensor.shown_dims().len() < 2 || !seen.insert(constant.tensor) {
+            if !may_be_weight(operator, constant, tensor) || !seen.insert(constant.tensor) {
                 continue;
             }
             let read = if scope.all_constant(node) {
@@ -128,6 +128,17 @@ impl Search<'_> {
     }
 }
 
+/// Whether a constant may be a weight: vectors are none, and a computed one is where nothing else can be.
+fn may_be_weight(operator: Operator, constant: &Constant, tensor: &Tensor) -> bool {
+    match &constant.view {
+        Ok(view) => view.dims.len() > 1 || tensor.sparse.as_ref().is_some_and(|dims| dims.len() > 1),
+        Err(_) => {
+            tensor.shown_dims().len() > 1
+                || matches!(operator, Operator::MatMul | Operator::Gemm | Operator::Conv | Operator::ConvTranspose)
+        }
+    }
+}
+
 /// Why a weight that several nodes read is left alone, as one of them tells it.
 fn shared(candidate: &Candidate, group: &[&Candidate], why: String) -> String {
     match group.iter().find(|other| other.read.is_err()) {
@@ -169,13 +180,31 @@ impl Found {
 /// The names of a layer's values; that of its input only where it can be watched.
 fn wiring(structure: &Structure, site: &Site) -> Wiring {
     let text = |name: &NameId| Some(structure.text(*name).to_owned()).filter(|text| !text.is_empty());
-    let weight = structure.text(site.name(structure)).to_owned();
-    let [read] = site.reads.as_slice() else { return Wiring { weight, input: None, output: None } };
+    let read = site.primary();
     let node = structure.node(read.at);
-    let watched = site.is_alone(structure) && read.features_last();
-    Wiring {
-        weight,
-        input: node.inputs.get(1_usize.saturating_sub(read.slot)).filter(|_| watched).and_then(text),
-        output: node.outputs.first().and_then(text),
+    let unseen = unseen(structure, site).map(str::to_owned);
+    let input = node.inputs.get(1_usize.saturating_sub(read.slot)).filter(|_| unseen.is_none()).and_then(text);
+    let weight = structure.text(site.name(structure)).to_owned();
+    Wiring { weight, input, output: node.outputs.first().and_then(text), unseen }
+}
+
+/// Why a runtime cannot see what flows into a layer.
+fn unseen(structure: &Structure, site: &Site) -> Option<&'static str> {
+    let read = site.primary();
+    if site.reads.len() > 1 {
+        return Some("several nodes read its weight");
     }
+    match read.kind {
+        Kind::Conv | Kind::ConvTranspose => return Some("it is a convolution"),
+        Kind::Gather => return Some("it is an embedding"),
+        Kind::Einsum(_) => return Some("it is an Einsum"),
+        Kind::MatMul | Kind::Gemm { .. } => {}
+    }
+    if read.at.graph != structure.main {
+        return Some("it stands in a subgraph or a function");
+    }
+    if !site.is_alone(structure) {
+        return Some("its weight is no initializer of two dimensions that a plain product reads");
+    }
+    (!read.features_last()).then_some("its node reads its input transposed")
 }

@@ -21,11 +21,12 @@ fn a_layer_is_wired_by_the_names_of_its_values() {
     model.main().nodes[0].operator = "Gemm".into();
     let wiring = |model: &Model| Case::new(model).open().layers()[0].wiring.clone();
     let [weight, x, y] = ["w", "x", "y"].map(str::to_owned);
-    let expected = Wiring { weight, input: Some(x), output: Some(y) };
+    let expected = Wiring { weight, input: Some(x), output: Some(y), unseen: None };
     assert_eq!(wiring(&model), expected);
     // Gemm, its data transposed: its features lie along the first axis.
     model.main().nodes[0] = node("Gemm", &["x", "w"], "y").integer("transA", 1);
-    let along_the_first = Wiring { input: None, ..expected.clone() };
+    let unseen = Some("its node reads its input transposed".to_owned());
+    let along_the_first = Wiring { input: None, unseen, ..expected.clone() };
     assert_eq!(wiring(&model), along_the_first);
     model.main().nodes[0] = node("Gemm", &["w", "x"], "y");
     assert_eq!(wiring(&model), along_the_first);

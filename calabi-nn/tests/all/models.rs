@@ -137,7 +137,8 @@ fn value(name: &str, dtype: u64, dims: &[&str]) -> Message {
 /// A layer of a graph: `shape` is outputs × inputs.
 pub(crate) fn layer(name: &str, shape: (usize, usize), input: &str, output: &str) -> Layer {
     let shape = Shape::new(shape.0, shape.1).unwrap();
-    let wiring = Wiring { weight: name.to_owned(), input: Some(input.to_owned()), output: Some(output.to_owned()) };
+    let (input, output) = (Some(input.to_owned()), Some(output.to_owned()));
+    let wiring = Wiring { weight: name.to_owned(), input, output, unseen: None };
     let cost = LayerCost::new(shape, DType::F32, DType::F32);
     Layer { name: name.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, wiring, bias: false, key: 0 }
 }
