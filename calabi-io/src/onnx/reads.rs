@@ -79,6 +79,9 @@ pub(crate) fn read(
     operator: Operator,
     constant: &Constant,
 ) -> Result<Read, String> {
+    if let Operator::Other(why) = operator {
+        return Err(why.to_owned());
+    }
     let node = structure.node(at);
     if node.devices {
         return Err("its node says how it is spread over devices: not handled".to_owned());

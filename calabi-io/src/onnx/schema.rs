@@ -23,7 +23,7 @@ pub(crate) struct Node {
     pub(crate) domain: String,
 }
 
-/// `AttributeProto` that holds an integer or a text, or whose tensor is written behind it.
+/// `AttributeProto` that holds integers or a text, or whose tensor is written behind it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
@@ -32,6 +32,8 @@ pub(crate) struct Attribute {
     pub(crate) integer: Option<i64>,
     #[prost(string, optional, tag = "4")]
     pub(crate) text: Option<String>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub(crate) integers: Vec<i64>,
     /// `AttributeType`
     #[prost(int32, tag = "20")]
     pub(crate) kind: i32,
@@ -42,11 +44,15 @@ impl Attribute {
     pub(crate) const TENSOR: i32 = 4;
 
     pub(crate) fn of_integer(name: &str, value: i64) -> Self {
-        Self { name: name.to_owned(), integer: Some(value), text: None, kind: 2 }
+        Self { name: name.to_owned(), integer: Some(value), kind: 2, ..Self::default() }
     }
 
     pub(crate) fn of_text(name: &str, value: &str) -> Self {
-        Self { name: name.to_owned(), integer: None, text: Some(value.to_owned()), kind: 3 }
+        Self { name: name.to_owned(), text: Some(value.to_owned()), kind: 3, ..Self::default() }
+    }
+
+    pub(crate) fn of_integers(name: &str, values: Vec<i64>) -> Self {
+        Self { name: name.to_owned(), integers: values, kind: 7, ..Self::default() }
     }
 }
 

@@ -88,7 +88,7 @@ impl Rewrite<'_> {
         let (operator, attribute) = match &read.kind {
             &Kind::Gemm { weight, data, optional_bias: true } => (text(node.operator), flags(read.slot, weight, data)),
             Kind::Einsum(einsum) => (text(node.operator), vec![schema::Attribute::of_text("equation", &einsum.first())]),
-            Kind::ConvTranspose => ("Conv".to_owned(), Vec::new()),
+            Kind::ConvTranspose => ("Conv".to_owned(), pointwise(read)),
             _ => ("MatMul".to_owned(), Vec::new()),
         };
         let first = schema::Node {
@@ -133,7 +133,7 @@ impl Rewrite<'_> {
             output: node.outputs.first().map(text).into_iter().collect(),
             name: self.node_name(node, "left"),
             operator: if convolves { text(&node.operator) } else { "MatMul".to_owned() },
-            attribute: Vec::new(),
+            attribute: if convolves { pointwise(read) } else { Vec::new() },
             domain: text(&node.domain),
         };
         let pieces = vec![Piece::Bytes(message(self.node_field(read.at.graph), &behind.encode_to_vec()))];
@@ -209,6 +209,14 @@ impl Rewrite<'_> {
             _ => graph::NODE,
         }
     }
+}
+
+/// What a convolution over single places says: all of it, as some runtimes want.
+fn pointwise(read: &Read) -> Vec<schema::Attribute> {
+    let axes = read.dims.len().saturating_sub(2);
+    let ones = |name| schema::Attribute::of_integers(name, vec![1; axes]);
+    let pads = schema::Attribute::of_integers("pads", vec![0; 2 * axes]);
+    vec![ones("dilations"), schema::Attribute::of_integer("group", 1), ones("kernel_shape"), pads, ones("strides")]
 }
 
 fn flag_name(slot: usize) -> &'static str {
