@@ -39,6 +39,7 @@ mod operators;
 mod order;
 mod reads;
 mod rewrite;
+mod scales;
 mod scan;
 mod schema;
 mod sink;
@@ -172,7 +173,10 @@ impl LayerSource for Source {
     fn read(&self, layer: &Layer) -> Result<Array2<f32>, FormatError> {
         let site = self.site(layer)?;
         let tensor = self.model.structure.tensor(site.tensor);
-        let values = values::read(&self.model, tensor, layer.dtype)?;
+        let mut values = values::numbers(&self.model, tensor)?;
+        if let Some(scales) = &site.scales {
+            scales.apply(&self.model, &mut values)?;
+        }
         let weight = Array2::from_shape_vec(site.stored, values).map_err(|error| FormatError::Misuse(error.to_string()))?;
         let weight = if site.transposed { weight.t().as_standard_layout().into_owned() } else { weight };
         FormatError::check_finite(self.model.input.path(), self.model.structure.text(tensor.name), &weight)?;

@@ -84,9 +84,34 @@ def graphs():
     yield "einsum-before", model('g (float[12,B] x) => (float[8,B] y) { y = Einsum<equation = "ed, db -> eb">(w, x) }', {"w": noise(8, 12)}), [noise(12, 5)], 1
     fused = "g (float[12,N] x) => (float[N,8] y) { y = com.microsoft.FusedMatMul<transA = 1, transB = 1, alpha = 0.5>(x, w) }"
     yield "fused", model(fused, {"w": noise(8, 12)}), [noise(12, 5)], 1
+    yield from quantised(x)
     yield from inner_graphs(x)
     yield from convolutions()
     yield from gemms()
+
+
+def quantised(x):
+    text = "g (float[N,12] x) => (float[N,8] y) {{ d = DequantizeLinear{}(w, s{}) y = MatMul(x, d) }}"
+    whole = RANDOM.integers(-128, 128, (12, 8)).astype(np.int8)
+    yield "per-tensor", model(text.format("", ""), {"w": whole, "s": np.float32(0.02)}), [x], 1
+    byte = {"w": (whole.astype(np.int16) + 128).astype(np.uint8), "s": np.abs(noise(8)), "z": np.arange(124, 132, dtype=np.uint8)}
+    yield "per-axis", model(text.format("<axis = 1>", ", z"), byte), [x], 1
+    yield "per-row", model(text.format("<axis = -2>", ""), {"w": whole, "s": np.abs(noise(12))}), [x], 1
+    blocks = {"w": whole, "s": np.abs(noise(3, 8)), "z": RANDOM.integers(-9, 9, (3, 8)).astype(np.int8)}
+    yield "blocked", model(text.format("<axis = 0, block_size = 4>", ", z"), blocks, opset=21), [x], 1
+    turned = text.replace("y = MatMul(x, d)", "t = Transpose(d) y = MatMul(x, t)").format("<axis = 0>", "")
+    yield "per-axis-turned", model(turned, {"w": whole.T.copy(), "s": np.abs(noise(8))}), [x], 1
+    for name, element in (("int4", onnx.TensorProto.INT4), ("uint4", onnx.TensorProto.UINT4)):
+        made = model(text.format("", ""), {"s": np.float32(0.1)}, opset=21)
+        values = RANDOM.integers(*((-8, 8) if name == "int4" else (0, 16)), 96).tolist()
+        made.graph.initializer.append(onnx.helper.make_tensor("w", element, (12, 8), values))
+        yield name, made, [x], 1
+    cast = "g (float[N,12] x) => (float[N,8] y) { f = Cast<to: int = 1>(w) d = Mul(f, s) y = MatMul(x, d) }"
+    yield "cast-and-scaled", model(cast, {"w": whole, "s": np.abs(noise(12, 1))}), [x], 1
+    activations = """g (float[N,12] x) => (float[N,8] y) {
+        q = QuantizeLinear(x, a) r = DequantizeLinear(q, a) d = DequantizeLinear(w, s) y = MatMul(r, d) }"""
+    weights = {"w": (whole.astype(np.int16) + 128).astype(np.uint8), "s": np.float32(0.02), "a": np.float32(0.05)}
+    yield "activations", model(activations, weights), [np.abs(x)], 1
 
 
 def inner_graphs(x):

@@ -79,6 +79,30 @@ impl ElementType {
         Some(elements.checked_mul(bits?)?.div_ceil(8))
     }
 
+    /// Whether elements are integers that quantised weights are made of.
+    pub(crate) fn is_quantised(self) -> bool {
+        matches!(self.0, 2..=5 | 21 | 22)
+    }
+
+    /// An integer of this type from the bits that hold it.
+    pub(crate) fn integer(self, bits: u32) -> f32 {
+        #[allow(clippy::cast_possible_truncation)] // the bits above are not this integer's
+        let (byte, word) = (bits as u8, bits as u16);
+        match self.0 {
+            2 => f32::from(byte),
+            3 => f32::from(byte.cast_signed()),
+            4 => f32::from(word),
+            5 => f32::from(word.cast_signed()),
+            21 => f32::from(byte & 0xf),
+            _ => f32::from((byte << 4).cast_signed() >> 4),
+        }
+    }
+
+    /// The bits of one element.
+    pub(crate) fn bits(self) -> Option<u64> {
+        self.facts()?.1
+    }
+
     /// How so many elements are stored in a typed field.
     pub(crate) fn typed(self, elements: u64) -> Option<Typed> {
         let (_, bits, field) = self.facts()?;

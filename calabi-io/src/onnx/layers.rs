@@ -154,9 +154,11 @@ fn shared(candidate: &Candidate, group: &[&Candidate], why: String) -> String {
 impl Found {
     fn add(&mut self, structure: &Structure, biases: &Biases<'_>, name: String, site: Site, dtype: DType) {
         let mut cost = LayerCost::new(site.shape, dtype, dtype);
-        if let Data::Typed(pieces) = &structure.tensor(site.tensor).data {
-            cost.dense.bytes = pieces.iter().map(|piece| piece.len()).sum();
-        }
+        cost.dense.bytes = match &structure.tensor(site.tensor).data {
+            Data::Typed(pieces) => pieces.iter().map(|piece| piece.len()).sum(),
+            Data::Raw(span) | Data::External(_, span) => span.len(),
+            Data::None | Data::Pointer(_) => cost.dense.bytes,
+        };
         let place = biases.find(&site, dtype);
         let bias = matches!(place, Some(Bias::Own(_)));
         let role = match site.primary().kind {

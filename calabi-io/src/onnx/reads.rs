@@ -4,6 +4,7 @@ use super::constants::Constant;
 use super::einsum::Einsum;
 use super::element::ElementType;
 use super::operators::Operator;
+use super::scales::Scales;
 use super::structure::{At, Node, Structure};
 use super::views::Matrix;
 
@@ -23,6 +24,8 @@ pub(crate) struct Read {
     pub(crate) dims: Vec<u64>,
     /// The type that it reads.
     pub(crate) element: ElementType,
+    /// How its numbers are made of integers.
+    pub(crate) scales: Option<Scales>,
 }
 
 /// The operator of a node that reads a weight.
@@ -101,7 +104,7 @@ pub(crate) fn read(
         Operator::Einsum => (Kind::Einsum(Einsum::of(structure, node, slot, rank)?), 1),
         Operator::Other(why) => return Err(why.to_owned()),
     };
-    Ok(Read { at, slot, kind, matrix: view.matrix(rows)?, dims: view.dims, element: view.element })
+    Ok(Read { at, slot, kind, matrix: view.matrix(rows)?, dims: view.dims, element: view.element, scales: view.scales })
 }
 
 fn matrix_only(rank: usize) -> Result<usize, String> {

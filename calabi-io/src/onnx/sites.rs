@@ -5,8 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use calabi_api::{DType, Shape};
 
 use super::constants::{Constant, Origin};
+use super::element::ElementType;
 use super::names::NameId;
 use super::reads::{Kind, Read};
+use super::scales::Scales;
 use super::structure::{At, Structure, TensorId};
 use super::uses::Uses;
 
@@ -21,6 +23,10 @@ pub(crate) struct Site {
     pub(crate) shape: Shape,
     /// Whether the tensor holds the weight with rows and columns exchanged.
     pub(crate) transposed: bool,
+    /// The type of its factors.
+    pub(crate) element: ElementType,
+    /// How its numbers are made of integers.
+    pub(crate) scales: Option<Scales>,
     /// The nodes between the tensor and its readers, which nothing needs once it is factorized.
     pub(crate) between: BTreeSet<At>,
     /// The nodes that read it, in their order, at least one.
@@ -78,13 +84,19 @@ pub(crate) fn gather(
     }
     let size = |dim: u64| usize::try_from(dim).map_err(|_| "larger than memory can be".to_owned());
     let stored = [size(matrix.rows)?, size(matrix.cols)?];
-    let element = structure.tensor(*tensor).element;
-    let dtype = element.dtype().ok_or_else(|| format!("stored as {element}: only floating point"))?;
     let first = primary(&reads);
+    if reads.iter().any(|read| read.scales != first.scales) {
+        return Err("its readers scale its integers differently".to_owned());
+    }
+    // Factors of integers are of the type that is read, others of the type that is stored.
+    let stored_as = structure.tensor(*tensor).element;
+    let element = if stored_as.is_quantised() { first.element } else { stored_as };
+    let dtype = element.dtype().ok_or_else(|| format!("stored as {element}: only floating point"))?;
     let transposed = first.outputs_first() == first.matrix.flipped;
     let shape = if transposed { Shape::new(stored[1], stored[0]) } else { Shape::new(stored[0], stored[1]) };
     let shape = shape.ok_or("an empty matrix")?;
-    let site = Site { tensor: *tensor, origin: *origin, stored, shape, transposed, between, reads };
+    let scales = first.scales.clone();
+    let site = Site { tensor: *tensor, origin: *origin, stored, shape, transposed, element, scales, between, reads };
     nothing_else_reads(structure, uses, &site)?;
     site.stores()?;
     Ok((site, dtype))

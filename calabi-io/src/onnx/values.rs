@@ -36,6 +36,49 @@ pub(crate) fn read(model: &Model, tensor: &Tensor, dtype: DType) -> Result<Vec<f
     if values.len() == elements { Ok(values) } else { Err(wrong("its data does not fill its dimensions")) }
 }
 
+/// The elements of a tensor of floating-point numbers, or of integers as they are.
+pub(crate) fn numbers(model: &Model, tensor: &Tensor) -> Result<Vec<f32>, FormatError> {
+    if let Some(dtype) = tensor.element.dtype() {
+        return read(model, tensor, dtype);
+    }
+    let name = || Name::new(model.structure.text(tensor.name)).to_string();
+    let wrong = |problem: &str| FormatError::malformed(model.input.path(), format!("tensor {}: {problem}", name()));
+    let element = tensor.element;
+    let bits = element.bits().filter(|_| element.is_quantised()).ok_or_else(|| wrong("it holds no numbers"))?;
+    let count = usize::try_from(tensor.elements).map_err(|_| wrong("it is larger than memory can be"))?;
+    let mut values = Vec::with_capacity(count);
+    let mut take = |word: u32, held: u64| {
+        for part in 0..held {
+            values.push(element.integer(word >> (part * bits)));
+        }
+    };
+    let mut raw = |input: &Input, span: Span| -> Result<(), FormatError> {
+        let bytes = input.bytes(span.start, span.len())?;
+        match bits {
+            16 => bytes.as_chunks::<2>().0.iter().for_each(|&pair| take(u32::from(u16::from_le_bytes(pair)), 1)),
+            _ => bytes.iter().for_each(|&byte| take(u32::from(byte), 8 / bits)),
+        }
+        Ok(())
+    };
+    match &tensor.data {
+        Data::Raw(span) => raw(&model.input, *span)?,
+        Data::External(file, span) => raw(&model.files[*file], *span)?,
+        Data::Typed(pieces) => {
+            let mut reader = Reader::new(&model.input);
+            for mut piece in pieces.iter().copied() {
+                while piece.start < piece.end {
+                    #[allow(clippy::cast_possible_truncation)] // negative numbers are written with 64 bits
+                    let word = reader.varint(&mut piece)? as u32;
+                    take(word, (8 / bits).max(1));
+                }
+            }
+        }
+        Data::None | Data::Pointer(_) => {}
+    }
+    values.truncate(count); // a last byte may be half full
+    if values.len() == count { Ok(values) } else { Err(wrong("its data does not fill its dimensions")) }
+}
+
 fn decode(input: &Input, span: Span, dtype: DType, values: &mut Vec<f32>) -> Result<(), FormatError> {
     let mut start = span.start;
     while start < span.end {

@@ -3,6 +3,7 @@
 use super::Model;
 use super::constants::Scope;
 use super::element::ElementType;
+use super::scales::Scales;
 use super::structure::{Node, Tensor};
 use super::values;
 
@@ -13,6 +14,8 @@ pub(crate) struct View {
     pub(crate) element: ElementType,
     /// Rows and columns of the tensor, where the value's order is that of its transpose.
     flipped: Option<(u64, u64)>,
+    /// How numbers are made of integers, where they are more than these.
+    pub(crate) scales: Option<Scales>,
 }
 
 /// A tensor as a matrix, rows first, and whether a value shows it transposed.
@@ -25,7 +28,7 @@ pub(crate) struct Matrix {
 
 impl View {
     pub(crate) fn of(tensor: &Tensor) -> Self {
-        Self { dims: tensor.dims.to_vec(), element: tensor.element, flipped: None }
+        Self { dims: tensor.dims.to_vec(), element: tensor.element, flipped: None, scales: None }
     }
 
     /// The view behind a node whose first input is this one.
@@ -36,6 +39,8 @@ impl View {
             "Identity" if known => Ok(self.clone()),
             "Cast" if known => self.cast(model.structure.integer(node, "to")),
             "Transpose" if known => self.transposed(model.structure.integers(node, "perm")),
+            "DequantizeLinear" if known => self.dequantised(model, scope, node),
+            "Mul" if known => self.scaled(model, scope, node),
             "Reshape" if known => self.reshaped(&target(model, scope, node)?),
             _ => Err(format!("the weight comes through {operator}: not handled; fold it into the weight")),
         }
@@ -44,9 +49,35 @@ impl View {
     fn cast(&self, to: Option<i64>) -> Result<Self, String> {
         let element = to.map(ElementType).filter(|element| element.dtype().is_some());
         match element {
-            Some(element) if self.element.dtype().is_some() => Ok(Self { element, ..self.clone() }),
-            _ => Err("the weight comes through a Cast of integers: not handled".to_owned()),
+            Some(element) if self.element.dtype().is_some() || self.element.is_quantised() => {
+                Ok(Self { element, ..self.clone() })
+            }
+            _ => Err("the weight comes through a Cast to integers: not handled".to_owned()),
         }
+    }
+
+    fn dequantised(&self, model: &Model, scope: &Scope<'_>, node: &Node) -> Result<Self, String> {
+        let input = |slot: usize| node.inputs.get(slot).and_then(|&input| scope.get(input));
+        let scale = input(1).ok_or("its scales are not constant")?;
+        let element = model.structure.tensor(scale.tensor).element;
+        let plain = self.scales.is_none() && self.flipped.is_none() && self.element.is_quantised();
+        if !plain || element.dtype().is_none() {
+            return Err(format!("quantised as {} by {element}: not handled", self.element));
+        }
+        let [axis, block] = [("axis", 1), ("block_size", 0)]
+            .map(|(name, default)| model.structure.integer(node, name).unwrap_or(default));
+        let scales = Some(Scales::linear(model, &self.dims, scale, input(2), axis, block)?);
+        Ok(Self { element, scales, ..self.clone() })
+    }
+
+    /// Integers that were cast, times their scales.
+    fn scaled(&self, model: &Model, scope: &Scope<'_>, node: &Node) -> Result<Self, String> {
+        let scale = node.inputs.get(1).and_then(|&scale| scope.get(scale)).ok_or("its scales are not constant")?;
+        let tensor = model.structure.tensor(scale.tensor);
+        if self.scales.is_some() || self.flipped.is_some() || tensor.element != self.element {
+            return Err("the weight comes through Mul: not handled; fold it into the weight".to_owned());
+        }
+        Ok(Self { scales: Some(Scales::product(model, &self.dims, scale)?), ..self.clone() })
     }
 
     fn transposed(&self, perm: Option<&[i64]>) -> Result<Self, String> {
@@ -135,7 +166,7 @@ mod tests {
     use super::*;
 
     fn view(dims: &[u64]) -> View {
-        View { dims: dims.to_vec(), element: ElementType(1), flipped: None }
+        View { dims: dims.to_vec(), element: ElementType(1), flipped: None, scales: None }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Rewrite<'_> {
         let mut slots = Vec::new();
         for half in right_then_left(target) {
             let Stored { name, form } = halves.get(half);
-            let tensor = NewTensor { name, dims: &form.dims(target.rank.get()), element: weight.element };
+            let tensor = NewTensor { name, dims: &form.dims(target.rank.get()), element: site.element };
             let place = self.new_tensor(target, &tensor, outside, pieces)?;
             slots.push(Slot { transposed: site.transposed != form.flipped, place });
         }
@@ -157,10 +157,9 @@ impl Rewrite<'_> {
         }
         let name = target.site.name(structure);
         let Some(listed) = self.main.inputs.iter().find(|input| input.name == name) else { return };
-        let element = structure.tensor(target.site.tensor).element;
         let values = right_then_left(target).map(|half| {
             let Stored { name, form } = halves.get(half);
-            let value = schema::Value::of(name, element, &form.dims(target.rank.get()));
+            let value = schema::Value::of(name, target.site.element, &form.dims(target.rank.get()));
             Piece::Bytes(message(graph::INPUT, &value.encode_to_vec()))
         });
         self.splice.replace(Some(self.main.frame), structure.frame(listed.frame).span(), values.into());

@@ -40,12 +40,11 @@ impl Rewrite<'_> {
     /// What a factor is called as a node reads it: behind a `Transpose` or a `Cast` where it is stored otherwise.
     fn factor(&mut self, target: &Target<'_>, read: &Read, halves: &Halves, form: &Form) -> String {
         let Stored { name, form: stored } = halves.get(form.half);
-        let stored_as = self.model.structure.tensor(target.site.tensor).element;
         let mut name = name.clone();
         if stored.flipped != form.flipped {
             name = self.derived(read, &name, "turned", "Transpose", Vec::new());
         }
-        if stored_as != read.element {
+        if target.site.element != read.element {
             name = self.derived(read, &name, "cast", "Cast", vec![schema::Attribute::of_integer("to", read.element.0)]);
         }
         name
