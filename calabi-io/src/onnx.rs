@@ -177,7 +177,8 @@ impl LayerSource for Source {
         if let Some(scales) = &site.scales {
             scales.apply(&self.model, &mut values)?;
         }
-        let weight = Array2::from_shape_vec(site.stored, values).map_err(|error| FormatError::Misuse(error.to_string()))?;
+        let weight =
+            Array2::from_shape_vec(site.stored, values).map_err(|error| FormatError::Misuse(error.to_string()))?;
         let weight = if site.transposed { weight.t().as_standard_layout().into_owned() } else { weight };
         FormatError::check_finite(self.model.input.path(), self.model.structure.text(tensor.name), &weight)?;
         Ok(weight)

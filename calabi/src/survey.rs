@@ -1,6 +1,6 @@
 //! Plans layers from metadata: which ones take part, by name and shape, and which rule decides about each.
 
-use calabi_api::{ConfigError, Layer, LayerSource, Name, SensitivitySource};
+use calabi_api::{ConfigError, Layer, LayerSource, Name, Role, SensitivitySource};
 
 use crate::choose::choose_by_shape;
 use crate::metric::Objective;
@@ -48,6 +48,9 @@ fn skipped(pipeline: &Pipeline, layer: &Layer) -> Option<String> {
     let least = settings.min_features.get();
     if smaller_side < least {
         return Some(format!("{smaller_side} features, fewer than min_features = {least}"));
+    }
+    if layer.role == Role::Embedding && !settings.embeddings {
+        return Some("an embedding: `embeddings = true` lets it take part".to_owned());
     }
     let unseen = layer.wiring.unseen.as_deref().filter(|_| runs(pipeline))?;
     Some(format!("{unseen}: its inputs cannot be measured; without [calibration] it takes part"))

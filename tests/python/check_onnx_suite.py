@@ -122,7 +122,7 @@ def copy(work, data):
 def rewrite(work):
     """The model at full rank: report and bytes, or none and the error."""
     (work / "p.toml").write_text(
-        '[model]\ninput = "m.onnx"\noutput = "full.onnx"\n[layers]\nbreak_even = false\nmultiple = 1\n'
+        '[model]\ninput = "m.onnx"\noutput = "full.onnx"\n[layers]\nbreak_even = false\nmultiple = 1\nembeddings = true\n'
         '[rank]\nkind = "fraction"\nkeep = 1.0\n'
     )
     command = [PROGRAM, "run", work / "p.toml", "--format", "json", "--force", "--threads", "1"]

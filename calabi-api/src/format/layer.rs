@@ -111,7 +111,7 @@ pub enum Role {
     Linear,
     /// A convolution, its weight as a matrix: outputs by inputs times places of the kernel, or the transpose of that.
     Convolution,
-    /// A row for each token: outputs by tokens.
+    /// A row for each token: outputs by tokens. A head that shares the weight is part of it.
     Embedding,
 }
 

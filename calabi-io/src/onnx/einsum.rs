@@ -61,7 +61,11 @@ impl Einsum {
     }
 
     fn equation(&self, data: &str, rows: char, cols: char, output: &str) -> String {
-        if self.weight_first { format!("{rows}{cols},{data}->{output}") } else { format!("{data},{rows}{cols}->{output}") }
+        if self.weight_first {
+            format!("{rows}{cols},{data}->{output}")
+        } else {
+            format!("{data},{rows}{cols}->{output}")
+        }
     }
 
     /// From the data to the inner value.
@@ -99,7 +103,9 @@ mod tests {
 
     #[test]
     fn other_equations_are_refused() {
-        for equation in ["bsd,de", "bsd,bd->bsd", "bs,de->bsde", "...d,de->...e", "bsd,de->be", "bdd,de->be", "a,b,c->abc"] {
+        for equation in
+            ["bsd,de", "bsd,bd->bsd", "bs,de->bsde", "...d,de->...e", "bsd,de->be", "bdd,de->be", "a,b,c->abc"]
+        {
             assert_eq!(Einsum::parse(equation, 1), None, "{equation}");
         }
     }

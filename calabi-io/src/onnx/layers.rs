@@ -162,9 +162,9 @@ impl Found {
         let place = biases.find(&site, dtype);
         let bias = matches!(place, Some(Bias::Own(_)));
         let role = match site.primary().kind {
+            _ if site.reads.iter().any(|read| read.kind == Kind::Gather) => Role::Embedding,
             Kind::Conv | Kind::ConvTranspose => Role::Convolution,
-            Kind::Gather => Role::Embedding,
-            Kind::MatMul | Kind::Gemm { .. } | Kind::Einsum(_) => Role::Linear,
+            Kind::Gather | Kind::MatMul | Kind::Gemm { .. } | Kind::Einsum(_) => Role::Linear,
         };
         let (wiring, key, shape) = (wiring(structure, &site), self.sites.len(), site.shape);
         self.sites.push(site);

@@ -28,7 +28,8 @@ struct Row {
 }
 
 const DEFORMED: Operator = Operator::Other("a deformable convolution is not factorized");
-const QUANTISED: Operator = Operator::Other("a quantised operator: not handled; compress the model before it is quantised");
+const QUANTISED: Operator =
+    Operator::Other("a quantised operator: not handled; compress the model before it is quantised");
 const FUSED: Operator = Operator::Other("a fused operator: not handled; export the model without fusion");
 const RECURRENT: Operator = Operator::Other("weights of a recurrent operator are not factorized");
 const MICROSOFT: &str = "com.microsoft";
@@ -80,7 +81,10 @@ const OPERATORS: &[Row] = &[
 pub(crate) fn of(structure: &Structure, node: &Node) -> Option<(Operator, Vec<usize>)> {
     let all = || (0..node.inputs.len()).collect();
     if structure.calls_function(node) {
-        return Some((Operator::Other("a call of one of the model's functions: inline it first (onnx.inliner)"), all()));
+        return Some((
+            Operator::Other("a call of one of the model's functions: inline it first (onnx.inliner)"),
+            all(),
+        ));
     }
     let standard = structure.is_standard(node.domain);
     let domain = if standard { "" } else { structure.text(node.domain) };

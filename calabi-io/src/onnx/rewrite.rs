@@ -129,7 +129,8 @@ impl<'m> Rewrite<'m> {
         let mut types = HashMap::new();
         for (index, graph) in structure.graphs.iter().enumerate() {
             // A function says nothing of the types of what flows in and out.
-            let ends = (!matches!(graph.place, GraphPlace::Function(_))).then(|| graph.inputs.iter().chain(&graph.outputs));
+            let ends =
+                (!matches!(graph.place, GraphPlace::Function(_))).then(|| graph.inputs.iter().chain(&graph.outputs));
             let values = ends.into_iter().flatten().chain(&graph.values);
             types.extend(values.map(|value| ((GraphId(index), value.name), value.frame)));
         }

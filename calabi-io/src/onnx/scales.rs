@@ -78,7 +78,8 @@ impl Scales {
         let zeros = self.zero.map(|zero| values::numbers(model, model.structure.tensor(zero))).transpose()?;
         let mut index = vec![0_u64; self.dims.len()];
         for number in numbers {
-            let place = index.iter().zip(&self.shared).fold(0, |place, (&at, &(count, each))| place * count + at / each);
+            let place =
+                index.iter().zip(&self.shared).fold(0, |place, (&at, &(count, each))| place * count + at / each);
             let place = usize::try_from(place).unwrap_or(usize::MAX);
             let zero = zeros.as_ref().map_or(0.0, |zeros| zeros.get(place).copied().unwrap_or(f32::NAN));
             *number = (*number - zero) * scales.get(place).copied().unwrap_or(f32::NAN);

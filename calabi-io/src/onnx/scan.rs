@@ -5,13 +5,9 @@ use std::mem::size_of;
 
 use calabi_api::FormatError;
 
-use super::fields::{
-    annotation, element, entry, function, graph, model, node, opset, training, type_of, value,
-};
+use super::fields::{annotation, element, entry, function, graph, model, node, opset, training, type_of, value};
 use super::names::{NameId, Names};
-use super::structure::{
-    Frame, FrameId, Graph, GraphId, Node, Place, Structure, Tensor, TensorId, Value,
-};
+use super::structure::{Frame, FrameId, Graph, GraphId, Node, Place, Structure, Tensor, TensorId, Value};
 use super::wire::{Field, NESTING, Reader, Span};
 use crate::file::Input;
 

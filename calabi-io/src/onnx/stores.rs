@@ -61,8 +61,11 @@ impl Site {
 impl Read {
     /// The factors as the node reads them: that which its data meets first, then the other.
     pub(crate) fn forms(&self) -> [Form; 2] {
-        let (rows, cols) =
-            if self.matrix.flipped { (self.matrix.cols, self.matrix.rows) } else { (self.matrix.rows, self.matrix.cols) };
+        let (rows, cols) = if self.matrix.flipped {
+            (self.matrix.cols, self.matrix.rows)
+        } else {
+            (self.matrix.rows, self.matrix.cols)
+        };
         let matrix = |upright: bool, rows: Dim, cols: Dim| if upright { vec![rows, cols] } else { vec![cols, rows] };
         let left = |turned| self.form(true, turned, matrix(!turned, Dim::Size(rows), Dim::Rank));
         let right = |turned| self.form(false, turned, matrix(!turned, Dim::Rank, Dim::Size(cols)));
@@ -92,7 +95,11 @@ impl Read {
             }
             Kind::Gather => [left(false), right(false)],
             Kind::Einsum(einsum) => {
-                if einsum.outputs_first { [right(false), left(false)] } else { [left(false), right(false)] }
+                if einsum.outputs_first {
+                    [right(false), left(false)]
+                } else {
+                    [left(false), right(false)]
+                }
             }
         }
     }

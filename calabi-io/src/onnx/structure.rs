@@ -218,7 +218,11 @@ impl Structure {
     }
 
     /// The values of an attribute, if the node has it. Some writers fill in the fields of all types.
-    pub(crate) fn attribute<'n>(&self, node: &'n Node, name: &str) -> impl Iterator<Item = AttributeValue> + use<'_, 'n> {
+    pub(crate) fn attribute<'n>(
+        &self,
+        node: &'n Node,
+        name: &str,
+    ) -> impl Iterator<Item = AttributeValue> + use<'_, 'n> {
         let id = self.names.find(name);
         node.attributes.iter().filter(move |attribute| Some(attribute.name) == id).map(|attribute| attribute.value)
     }

@@ -74,7 +74,8 @@ fn weights_that_are_used_elsewhere_are_left_alone() {
 
 #[test]
 fn weights_from_elsewhere_are_left_alone() {
-    for (operator, part) in [("Relu", "through Relu"), ("Cast", "Cast to integers"), ("Reshape", "shape is not known")] {
+    for (operator, part) in [("Relu", "through Relu"), ("Cast", "Cast to integers"), ("Reshape", "shape is not known")]
+    {
         let why = why(|model| {
             let graph = model.main();
             graph.initializers[0].name = "w0".into();

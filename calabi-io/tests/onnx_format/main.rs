@@ -6,6 +6,7 @@ mod external;
 mod hostile;
 mod layers;
 mod norms;
+mod places;
 mod rewrite;
 mod schema;
 mod support;

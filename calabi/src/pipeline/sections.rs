@@ -64,6 +64,8 @@ pub struct LayerSettings {
     pub exclude: Vec<Sited<Pattern>>,
     /// Layers with fewer inputs or fewer outputs are skipped.
     pub min_features: NonZeroUsize,
+    /// Let embeddings take part, and heads that share their weight: rows of tokens that calibration cannot see.
+    pub embeddings: bool,
     /// What becomes of a layer whose decomposition fails.
     pub on_error: OnError,
     /// Ranks are rounded to multiples of this: up where an error was promised, else down. min(m, n) is never rounded.
@@ -99,6 +101,7 @@ impl Default for LayerSettings {
             include: Pattern::new("*").into_iter().map(Sited::from).collect(),
             exclude: Vec::new(),
             min_features: NonZeroUsize::MIN,
+            embeddings: false,
             on_error: OnError::Stop,
             multiple: EIGHT,
             break_even: true,

@@ -86,7 +86,9 @@ impl Rewrite<'_> {
         input[1 - read.slot] = node.inputs.get(1 - read.slot).map(|&data| text(data)).unwrap_or_default();
         let (operator, attribute) = match &read.kind {
             &Kind::Gemm { weight, data, optional_bias: true } => (text(node.operator), flags(read.slot, weight, data)),
-            Kind::Einsum(einsum) => (text(node.operator), vec![schema::Attribute::of_text("equation", &einsum.first())]),
+            Kind::Einsum(einsum) => {
+                (text(node.operator), vec![schema::Attribute::of_text("equation", &einsum.first())])
+            }
             Kind::ConvTranspose => ("Conv".to_owned(), pointwise(read)),
             _ => ("MatMul".to_owned(), Vec::new()),
         };
@@ -165,7 +167,9 @@ impl Rewrite<'_> {
                 }
                 node::ATTRIBUTE => {
                     let name = self.attribute_name(&field)?;
-                    let Some(amended) = amended.as_mut().filter(|it| Some(it.name) == name.as_deref()) else { continue };
+                    let Some(amended) = amended.as_mut().filter(|it| Some(it.name) == name.as_deref()) else {
+                        continue;
+                    };
                     amended.new.take().map(|new| message(node::ATTRIBUTE, &new.encode_to_vec()))
                 }
                 _ => continue,
