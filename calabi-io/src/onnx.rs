@@ -55,8 +55,14 @@ mod wire;
 
 /// ONNX models: a file, with or without external data beside it.
 ///
-/// Layers are the constant weights of `MatMul` and `Gemm`, in f64, f32, f16 or bf16. Each becomes two nodes of the same
-/// kind; its name is its node's, else its weight's, else its node's first output's.
+/// Layers are the constant weights of `MatMul`, `Gemm`, onnxruntime's `FusedMatMul`, `Einsum` with a matrix, `Conv` and
+/// `ConvTranspose` in one group, and `Gather` along rows (an embedding), in f64, f32, f16 or bf16, or in integers that are
+/// dequantised. Each becomes two nodes; its name is its node's, else its weight's, else its node's first output's. A weight
+/// is an initializer or a `Constant`, of the graph, a subgraph or a function, or comes from one through `Identity`,
+/// `Transpose`, `Reshape`, `Cast` and `DequantizeLinear`. All nodes that read it read its factors, or none does.
+///
+/// A convolution is a matrix of outputs by inputs and places of the kernel: a convolution to as many channels as its rank,
+/// with the original's attributes, then one over single places.
 ///
 /// A bias that factors bring is added to the values of the layer's own where nothing else reads them: those of a Gemm's
 /// `C`, or of an `Add` behind a `MatMul`. Else a Gemm gets a `C` of its own, and any other layer an `Add` behind it.

@@ -27,6 +27,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from crafted_graphs import graphs
+from onnx_outputs import far, opened
 
 warnings.simplefilter("ignore")
 PROGRAM, COPY = (pathlib.Path(arg).resolve() for arg in sys.argv[1:3])
@@ -141,12 +142,7 @@ def accepted(data):
 
 
 def outputs(data, inputs, fused=True):
-    options = onnxruntime.SessionOptions()
-    if not fused:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = opened(data, fused)
     names = [value.name for value in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs)))
 
@@ -168,17 +164,6 @@ def dead(data, original):
         return made - read - {""}
 
     return names(data) - names(original)
-
-
-def far(found, expected):
-    """The largest distance of two lists of outputs, relative to the norm of the expected."""
-    worst = 0.0
-    for a, b in zip(found, expected):
-        a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-        if a.shape != b.shape:
-            return np.inf
-        worst = max(worst, float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-9)))
-    return worst
 
 
 def runs(data, sets):

@@ -2,9 +2,9 @@
 
     python measure_onnx_models.py PATH_OF_CALABI_CLI [--keep 0.7] MODEL.onnx ...
 
-Needs onnx, onnxruntime and openvino. Prints a Markdown table: nodes factorized, bytes before and after, how far the outputs
-are from the original's in onnxruntime (relative, the worst output), how far OpenVINO's and rten's are from onnxruntime's on
-the compressed model, and the latency in onnxruntime on one thread, before and after (medians of interleaved rounds). Data
+Needs onnx, onnxruntime, openvino and tract. Prints a Markdown table: nodes factorized, bytes before and after, how far the outputs
+are from the original's in onnxruntime (relative, the worst output), how far OpenVINO's and tract's are from onnxruntime's on
+the compressed model, what rten makes of it, and the latency in onnxruntime on one thread, before and after (medians of interleaved rounds). Data
 free and on noise, or on token numbers: what the rewriting does is measured here, not what a task loses.
 """
 
@@ -20,14 +20,18 @@ import warnings
 
 import numpy as np
 import onnx
-import onnxruntime
 import openvino as ov
+import tract
+
+from onnx_outputs import far, opened
 
 warnings.simplefilter("ignore")
 # Free dimensions, by parts of their names, else by their places.
 NAMED = {"batch": 1, "sequence": 64, "unk": 1, "p2o.DynamicDimension.0": 1, "past": 0}
 IMAGE = {0: 1, 2: 64, 3: 192}
 ROUNDS = 15
+# Smaller outputs count as this: on noise a segmentation is 1e-7 everywhere.
+SMALL = 1e-3
 
 
 def main():
@@ -36,37 +40,31 @@ def main():
     parser.add_argument("models", type=pathlib.Path, nargs="+")
     parser.add_argument("--keep", type=float, default=0.7)
     args = parser.parse_args()
-    print("| model | factorized | MB before | after | off the original | OpenVINO | rten | ms before | after |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| model | factorized | MB before | after | off the original | OpenVINO | tract | rten | ms before | after |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for model in args.models:
         with tempfile.TemporaryDirectory() as folder:
             print(row(args, model.resolve(), pathlib.Path(folder)), flush=True)
 
 
 def row(args, model, work):
-    session = opened(model)
+    session = opened(str(model))
     fed = inputs(session, model)
     np.savez(work / "data.npz", **fed)
     small = work / "small.onnx"
     report, rten = compress(args, model, small, work)
     onnx.checker.check_model(str(small), full_check=True)
-    after = opened(small)
+    after = opened(str(small))
     before_out, after_out = session.run(None, fed), after.run(None, fed)
     factorized = sum(layer["outcome"] == "factorized" for layer in report["layers"])
     times = interleaved(session, after, fed)
     size = [report["bytes"][when] / 1e6 for when in ("before", "after")]
     cells = [
-        model.stem, f"{factorized} of {len(report['layers'])}", *(f"{mb:.2f}" for mb in size), f"{far(after_out, before_out):.2e}",
-        openvino(model, small, fed, after_out), rten, *(f"{1e3 * seconds:.2f}" for seconds in times),
+        model.stem, f"{factorized} of {len(report['layers'])}", *(f"{mb:.2f}" for mb in size), f"{far(after_out, before_out, SMALL):.2e}",
+        openvino(model, small, fed, after_out),
+        in_tract(model, small, fed, after_out), rten, *(f"{1e3 * seconds:.2f}" for seconds in times),
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def opened(path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def inputs(session, model):
@@ -130,7 +128,26 @@ def openvino(original, small, fed, expected):
     except Exception as error:
         return f"refuses the original ({str(error).strip().splitlines()[-1][:50]})"
     ran = core.compile_model(core.read_model(str(small)), "CPU")(fed)
-    return f"{far([ran[index] for index in range(len(expected))], expected):.1e}"
+    return f"{far([ran[index] for index in range(len(expected))], expected, SMALL):.1e}"
+
+
+def in_tract(original, small, fed, expected):
+    try:
+        run_tract(original, fed)
+    except Exception as error:
+        return f"refuses the original ({str(error).strip().splitlines()[-1].strip()[:60]})"
+    return f"{far(run_tract(small, fed), expected, SMALL):.1e}"
+
+
+def run_tract(path, fed):
+    model = tract.onnx().load(str(path))
+    values = []
+    for index in range(model.input_count()):
+        value = fed[model.input_name(index)]
+        kind = {"float32": "f32", "float16": "f16", "int64": "i64", "int32": "i32"}[str(value.dtype)]
+        model.set_input_fact(index, ",".join([*map(str, value.shape), kind]))
+        values.append(value)
+    return [output.to_numpy() for output in model.into_model().into_runnable().run(values)]
 
 
 def interleaved(before, after, fed):
@@ -141,17 +158,6 @@ def interleaved(before, after, fed):
             session.run(None, fed)
             spent.append(time.perf_counter() - start)
     return [statistics.median(spent[2:]) for spent in times]
-
-
-def far(found, expected):
-    """The largest distance of two lists of outputs, relative to the expected; numbers below 1e-3 count as that."""
-    worst = 0.0
-    for a, b in zip(found, expected):
-        a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-        if a.shape != b.shape:
-            return np.inf
-        worst = max(worst, float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3 * b.size**0.5)))
-    return worst
 
 
 if __name__ == "__main__":

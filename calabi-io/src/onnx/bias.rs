@@ -42,9 +42,9 @@ impl<'m> Biases<'m> {
         Self { graph: id, structure, uses, initializers: initializers.collect(), readers: reads.collect() }
     }
 
-    /// How another bias is added to a layer that is stored as `dtype`; none where it is more than a plain product.
+    /// How another bias is added to a layer that is stored as `dtype`; none where it cannot be.
     pub(crate) fn find(&self, site: &Site, dtype: DType) -> Option<Bias> {
-        if !site.is_alone(self.structure) {
+        if !site.takes_bias(self.structure) {
             return None;
         }
         let Read { at, slot, kind, .. } = site.primary();

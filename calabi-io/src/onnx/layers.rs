@@ -206,7 +206,7 @@ fn unseen(structure: &Structure, site: &Site) -> Option<&'static str> {
         return Some("it stands in a subgraph or a function");
     }
     if !site.is_alone(structure) {
-        return Some("its weight is no initializer of two dimensions that a plain product reads");
+        return Some("it is no product of the standard's with one matrix");
     }
     (!read.features_last()).then_some("its node reads its input transposed")
 }

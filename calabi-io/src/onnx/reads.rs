@@ -112,8 +112,7 @@ fn matrix_only(rank: usize) -> Result<usize, String> {
 }
 
 fn gemm(structure: &Structure, node: &Node, slot: usize) -> Result<Kind, String> {
-    let [a, b] = [flag(structure, node, "transA")?, flag(structure, node, "transB")?];
-    let (weight, data) = if slot == 0 { (a, b) } else { (b, a) };
+    let (weight, data) = transposed(structure, node, slot)?;
     let optional_bias = structure.opset() >= GEMM_WITHOUT_BIAS;
     if data && !optional_bias {
         return Err(format!("its data is transposed before opset {GEMM_WITHOUT_BIAS}: not handled"));
@@ -125,9 +124,14 @@ fn fused(structure: &Structure, node: &Node, slot: usize) -> Result<Kind, String
     if flag(structure, node, "transBatchA")? || flag(structure, node, "transBatchB")? {
         return Err("a fused product that transposes batches: export the model without fusion".to_owned());
     }
-    let [a, b] = [flag(structure, node, "transA")?, flag(structure, node, "transB")?];
-    let (weight, data) = if slot == 0 { (a, b) } else { (b, a) };
+    let (weight, data) = transposed(structure, node, slot)?;
     Ok(Kind::Gemm { weight, data, optional_bias: true })
+}
+
+/// Whether a node transposes its weight, and whether its data.
+fn transposed(structure: &Structure, node: &Node, slot: usize) -> Result<(bool, bool), String> {
+    let [a, b] = [flag(structure, node, "transA")?, flag(structure, node, "transB")?];
+    Ok(if slot == 0 { (a, b) } else { (b, a) })
 }
 
 fn flag(structure: &Structure, node: &Node, name: &str) -> Result<bool, String> {

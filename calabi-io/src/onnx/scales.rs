@@ -32,7 +32,7 @@ impl Scales {
         let of = &model.structure.tensor(scale.tensor).dims;
         let axis = if axis < 0 { axis + i64::try_from(dims.len()).map_err(|_| refuse())? } else { axis };
         let axis = usize::try_from(axis).map_err(|_| refuse())?;
-        let shared: Vec<(u64, u64)> = if of.iter().product::<u64>() == 1 {
+        let shared: Vec<(u64, u64)> = if model.structure.tensor(scale.tensor).elements == 1 {
             dims.iter().map(|&dim| (1, dim)).collect()
         } else if of.len() == 1 && dims.get(axis) == of.first() {
             dims.iter().enumerate().map(|(at, &dim)| if at == axis { (dim, 1) } else { (1, dim) }).collect()

@@ -47,14 +47,15 @@ impl Site {
         }
     }
 
-    /// Whether it is one plain product of the main graph, on an initializer as it is.
+    /// Whether it is one plain product of the main graph, with a matrix.
     pub(crate) fn is_alone(&self, structure: &Structure) -> bool {
         let [read] = self.reads.as_slice() else { return false };
-        read.at.graph == structure.main
-            && read.is_plain(structure)
-            && read.dims.len() == 2
-            && self.between.is_empty()
-            && matches!(self.origin, Origin::Initializer(_))
+        read.at.graph == structure.main && read.is_plain(structure) && read.dims.len() == 2
+    }
+
+    /// Whether a new tensor beside its factors can be a bias: of the type that is read, and no input of the model.
+    pub(crate) fn takes_bias(&self, structure: &Structure) -> bool {
+        self.is_alone(structure) && self.primary().element == self.element && !structure.lists_initializers()
     }
 }
 

@@ -102,8 +102,8 @@ impl View {
         if !rotated.is_sorted() {
             return Err("the weight comes through a Transpose that exchanges more than rows and columns".to_owned());
         }
-        let size = |axes: &[usize]| axes.iter().map(|&axis| self.dims[axis]).product::<u64>();
-        let (rows, cols) = (size(front), size(back));
+        let size = |axes: &[usize]| elements(axes.iter().map(|&axis| &self.dims[axis]));
+        let (rows, cols) = (size(front)?, size(back)?);
         let flipped = match self.flipped {
             None => Some((rows, cols)),
             Some(former) if former == (cols, rows) => None,
@@ -122,14 +122,13 @@ impl View {
                 dim => u64::try_from(dim).map_err(|_| wrong())?,
             });
         }
-        let elements = |dims: &[u64]| dims.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
-        let all = elements(&self.dims).ok_or_else(wrong)?;
+        let all = elements(&self.dims)?;
         if let Some(open) = target.iter().position(|&dim| dim == -1) {
             dims[open] = 1;
-            let known = elements(&dims).filter(|&known| known > 0).ok_or_else(wrong)?;
+            let known = Some(elements(&dims)?).filter(|&known| known > 0).ok_or_else(wrong)?;
             dims[open] = all / known;
         }
-        if elements(&dims) != Some(all) {
+        if elements(&dims)? != all {
             return Err(wrong());
         }
         Ok(Self { dims, ..self.clone() })
@@ -138,13 +137,19 @@ impl View {
     /// The tensor as the matrix that a reader sees whose rows are the first `axes` dimensions.
     pub(crate) fn matrix(&self, axes: usize) -> Result<Matrix, String> {
         let (front, back) = self.dims.split_at(axes.min(self.dims.len()));
-        let (rows, cols) = (front.iter().product(), back.iter().product());
+        let (rows, cols) = (elements(front)?, elements(back)?);
         match self.flipped {
             None => Ok(Matrix { rows, cols, flipped: false }),
             Some(tensor) if tensor == (cols, rows) => Ok(Matrix { rows: cols, cols: rows, flipped: true }),
             Some(_) => Err("the weight is transposed and read by other rows and columns: not handled".to_owned()),
         }
     }
+}
+
+/// How many elements so many dimensions have: those of an empty tensor may overflow.
+fn elements<'d>(dims: impl IntoIterator<Item = &'d u64>) -> Result<u64, String> {
+    let product = dims.into_iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
+    product.ok_or_else(|| "its dimensions overflow".to_owned())
 }
 
 /// The shape that a Reshape gives.
@@ -198,5 +203,7 @@ mod tests {
         assert_eq!(view(&[4, 6]).reshaped(&[0, 2, -1]).unwrap(), view(&[4, 2, 3]));
         assert!(view(&[4, 6]).reshaped(&[5, -1]).is_err());
         assert!(view(&[4, 6]).reshaped(&[-2, -12]).is_err());
+        let empty = view(&[0, u64::MAX / 3, 9]);
+        assert!(empty.reshaped(&[0, -1]).is_err() && empty.matrix(1).is_err());
     }
 }

@@ -177,6 +177,15 @@ impl<'a> Reader<'a> {
         self.window.get(usize::try_from(index).ok()?)
     }
 
+    /// Where the varints of a field stand, one or packed.
+    pub(crate) fn varints(&self, field: &Field) -> Result<Span, FormatError> {
+        match field.value {
+            Value::Varint(_) => Ok(Span { start: field.prefix, end: field.span.end }),
+            Value::Bytes(span) => Ok(span),
+            Value::Fixed(_) | Value::Group => Err(self.unexpected(field)),
+        }
+    }
+
     /// The varints in `span`, counted.
     pub(crate) fn count_varints(&mut self, mut span: Span) -> Result<u64, FormatError> {
         let mut count = 0;

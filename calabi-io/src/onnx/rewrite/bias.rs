@@ -48,7 +48,7 @@ impl Rewrite<'_> {
         let dims = self.bias_dims(target, output)?;
         let outside = self.outside || matches!(weight.data, Data::External(..));
         let large = dims.iter().product::<u64>().saturating_mul(target.layer.dtype.bytes()) >= SMALL;
-        let tensor = NewTensor { name: &name, dims: &dims, element: weight.element };
+        let tensor = NewTensor { name: &name, dims: &dims, element: target.site.element };
         let place = self.new_tensor(target, &tensor, outside && large, pieces)?;
         match bias {
             Bias::OfGemm(base) => {

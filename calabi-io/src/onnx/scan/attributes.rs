@@ -6,7 +6,7 @@ use super::Scan;
 use crate::onnx::fields::attribute;
 use crate::onnx::names::NameId;
 use crate::onnx::structure::{Attribute, AttributeValue, FrameId, GraphId, Place};
-use crate::onnx::wire::{Field, Span, Value};
+use crate::onnx::wire::Field;
 
 /// The longest text, and the longest list of numbers, that says how a layer works.
 const LONG: u64 = 1024;
@@ -65,11 +65,7 @@ impl Scan<'_> {
 
     /// Adds the numbers of a field, packed or not.
     fn list(&mut self, field: &Field, numbers: &mut Vec<i64>) -> Result<(), FormatError> {
-        let mut packed = match field.value {
-            Value::Varint(_) => Span { start: field.prefix, end: field.span.end },
-            Value::Bytes(span) => span,
-            Value::Fixed(_) | Value::Group => return Err(self.reader.unexpected(field)),
-        };
+        let mut packed = self.reader.varints(field)?;
         while packed.start < packed.end {
             let number = self.reader.varint(&mut packed)?.cast_signed();
             if numbers.len() as u64 <= LONG {

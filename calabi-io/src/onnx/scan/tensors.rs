@@ -93,11 +93,7 @@ impl Scan<'_> {
     }
 
     fn dims(&mut self, field: &Field, dims: &mut Vec<u64>) -> Result<(), FormatError> {
-        let mut packed = match field.value {
-            Value::Varint(_) => Span { start: field.prefix, end: field.span.end },
-            Value::Bytes(span) => span,
-            Value::Fixed(_) | Value::Group => return Err(self.reader.unexpected(field)),
-        };
+        let mut packed = self.reader.varints(field)?;
         while packed.start < packed.end {
             let dim = self.reader.varint(&mut packed)?.cast_signed();
             let Ok(dim) = u64::try_from(dim) else {
