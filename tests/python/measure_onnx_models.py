@@ -135,7 +135,7 @@ def in_tract(original, small, fed, expected):
     try:
         run_tract(original, fed)
     except Exception as error:
-        return f"refuses the original ({str(error).strip().splitlines()[-1].strip()[:60]})"
+        return f"refuses the original ({str(error).strip().splitlines()[0][:60]})"
     return f"{far(run_tract(small, fed), expected, SMALL):.1e}"
 
 
