@@ -21,6 +21,7 @@ use ndarray::{Array1, Array2, Axis};
 use crate::file::Input;
 use layers::Found;
 use norms::Norm;
+use reads::Kind;
 use rewrite::Target;
 use sink::Sink;
 use sites::Site;
@@ -42,6 +43,7 @@ mod rewrite;
 mod scales;
 mod scan;
 mod schema;
+mod separable;
 mod sink;
 mod sites;
 mod splice;
@@ -62,7 +64,8 @@ mod wire;
 /// `Transpose`, `Reshape`, `Cast` and `DequantizeLinear`. All nodes that read it read its factors, or none does.
 ///
 /// A convolution is a matrix of outputs by inputs and places of the kernel: a convolution to as many channels as its rank,
-/// with the original's attributes, then one over single places.
+/// with the original's attributes, then one over single places. Over two axes it may cost less, at full rank, as one along
+/// the last axis and one along the first: then it is a matrix of outputs and rows by inputs and columns of the kernel.
 ///
 /// A bias that factors bring is added to the values of the layer's own where nothing else reads them: those of a Gemm's
 /// `C`, or of an `Add` behind a `MatMul`. Else a Gemm gets a `C` of its own, and any other layer an `Add` behind it.
@@ -182,6 +185,9 @@ impl LayerSource for Source {
         let mut values = values::numbers(&self.model, tensor)?;
         if let Some(scales) = &site.scales {
             scales.apply(&self.model, &mut values)?;
+        }
+        if let Kind::SeparableConv(axes) = &site.primary().kind {
+            values = axes.as_matrix(&values);
         }
         let weight =
             Array2::from_shape_vec(site.stored, values).map_err(|error| FormatError::Misuse(error.to_string()))?;

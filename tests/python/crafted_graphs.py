@@ -145,6 +145,10 @@ def convolutions():
     yield conv("conv-2d", (2, 6, 11, 9), (8, 6, 3, 2), "<kernel_shape = [3, 2], dilations = [2, 1], pads = [1, 0, 2, 1]>")
     yield conv("conv-3d", (1, 4, 7, 6, 5), (8, 4, 3, 2, 2), "<strides = [1, 2, 1]>", bias=False)
     yield conv("conv-same", (1, 6, 9, 9), (8, 6, 3, 3), '<auto_pad = "SAME_UPPER", strides = [2, 2]>')
+    few = (16, 2, 5, 4)  # of few inputs: one axis after the other costs less
+    yield conv("conv-separable", (2, 2, 13, 17), few, "<strides = [2, 1], dilations = [1, 2], pads = [1, 2, 0, 3]>")
+    yield conv("conv-separable-same", (1, 2, 13, 17), few, '<auto_pad = "SAME_LOWER", strides = [2, 3], kernel_shape = [5, 4]>', bias=False)
+    yield conv("conv-separable-plain", (1, 2, 13, 17), few)
     yield conv("conv-point", (1, 6, 9, 9), (8, 6, 1, 1), bias=False)
     yield conv("conv-transpose", (1, 6, 5, 7), (6, 8, 3, 3), "<strides = [2, 2], output_padding = [1, 0], pads = [1, 1, 0, 1]>", operator="ConvTranspose")
     yield conv("conv-transpose-1d", (2, 6, 7), (6, 4, 3), "<dilations = [2]>", bias=False, operator="ConvTranspose")

@@ -109,7 +109,8 @@ pub struct Normalisation {
 pub enum Role {
     /// `y = W x + b`.
     Linear,
-    /// A convolution, its weight as a matrix: outputs by inputs times places of the kernel, or the transpose of that.
+    /// A convolution, its weight as a matrix: outputs by inputs times places of the kernel, or outputs times rows by inputs
+    /// times columns of the kernel.
     Convolution,
     /// A row for each token: outputs by tokens. A head that shares the weight is part of it.
     Embedding,

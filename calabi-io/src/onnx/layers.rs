@@ -163,7 +163,7 @@ impl Found {
         let bias = matches!(place, Some(Bias::Own(_)));
         let role = match site.primary().kind {
             _ if site.reads.iter().any(|read| read.kind == Kind::Gather) => Role::Embedding,
-            Kind::Conv | Kind::ConvTranspose => Role::Convolution,
+            Kind::Conv | Kind::SeparableConv(_) | Kind::ConvTranspose => Role::Convolution,
             Kind::Gather | Kind::MatMul | Kind::Gemm { .. } | Kind::Einsum(_) => Role::Linear,
         };
         let (wiring, key, shape) = (wiring(structure, &site), self.sites.len(), site.shape);
@@ -197,7 +197,7 @@ fn unseen(structure: &Structure, site: &Site) -> Option<&'static str> {
         return Some("several nodes read its weight");
     }
     match read.kind {
-        Kind::Conv | Kind::ConvTranspose => return Some("it is a convolution"),
+        Kind::Conv | Kind::SeparableConv(_) | Kind::ConvTranspose => return Some("it is a convolution"),
         Kind::Gather => return Some("it is an embedding"),
         Kind::Einsum(_) => return Some("it is an Einsum"),
         Kind::MatMul | Kind::Gemm { .. } => {}

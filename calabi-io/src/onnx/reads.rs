@@ -5,8 +5,9 @@ use super::einsum::Einsum;
 use super::element::ElementType;
 use super::operators::Operator;
 use super::scales::Scales;
+use super::separable::Separable;
 use super::structure::{At, Node, Structure};
-use super::views::Matrix;
+use super::views::{Matrix, View};
 
 /// The first version of the standard in which Gemm does without `C`.
 const GEMM_WITHOUT_BIAS: i64 = 11;
@@ -42,6 +43,8 @@ pub(crate) enum Kind {
         optional_bias: bool,
     },
     Conv,
+    /// A convolution over two axes that costs less as one along each.
+    SeparableConv(Box<Separable>),
     ConvTranspose,
     Gather,
     Einsum(Einsum),
@@ -53,7 +56,7 @@ impl Read {
         match &self.kind {
             Kind::MatMul => self.slot == 0,
             Kind::Gemm { weight, .. } => (self.slot == 0) != *weight,
-            Kind::Conv => true,
+            Kind::Conv | Kind::SeparableConv(_) => true,
             Kind::ConvTranspose | Kind::Gather => false,
             Kind::Einsum(einsum) => einsum.outputs_first,
         }
@@ -98,8 +101,17 @@ pub(crate) fn read(
         Operator::MatMul => (Kind::MatMul, rank.saturating_sub(1)),
         Operator::Gemm => (gemm(structure, node, slot)?, matrix_only(rank)?),
         Operator::FusedMatMul => (fused(structure, node, slot)?, matrix_only(rank)?),
-        Operator::Conv => (whole(structure, node, rank, Kind::Conv)?, 1),
-        Operator::ConvTranspose => (whole(structure, node, rank, Kind::ConvTranspose)?, 1),
+        Operator::Conv => {
+            whole(structure, node, rank)?;
+            if let Some(read) = separable(structure, at, slot, &view) {
+                return Ok(read);
+            }
+            (Kind::Conv, 1)
+        }
+        Operator::ConvTranspose => {
+            whole(structure, node, rank)?;
+            (Kind::ConvTranspose, 1)
+        }
         Operator::Gather => (gather(structure, node)?, matrix_only(rank)?),
         Operator::Einsum => (Kind::Einsum(Einsum::of(structure, node, slot, rank)?), 1),
         Operator::Other(why) => return Err(why.to_owned()),
@@ -142,13 +154,22 @@ fn flag(structure: &Structure, node: &Node, name: &str) -> Result<bool, String> 
     number.ok_or_else(|| format!("its attribute {name} is not a number"))
 }
 
-/// A convolution in one group.
-fn whole(structure: &Structure, node: &Node, rank: usize, kind: Kind) -> Result<Kind, String> {
+/// A convolution that costs less along one axis after the other, of a weight as it is stored.
+fn separable(structure: &Structure, at: At, slot: usize, view: &View) -> Option<Read> {
+    let axes = Separable::cheaper(structure, structure.node(at), &view.dims)?;
+    let (rows, cols) = axes.matrix();
+    let matrix = view.matrix(1).ok().filter(|matrix| !matrix.flipped).map(|_| Matrix { rows, cols, flipped: false })?;
+    let (dims, element, scales) = (view.dims.clone(), view.element, view.scales.clone());
+    Some(Read { at, slot, kind: Kind::SeparableConv(Box::new(axes)), matrix, dims, element, scales })
+}
+
+/// Whether a convolution is in one group.
+fn whole(structure: &Structure, node: &Node, rank: usize) -> Result<(), String> {
     if rank < 3 {
         return Err(format!("a convolution whose weight has {rank} dimensions"));
     }
     match structure.integer(node, "group").unwrap_or(1) {
-        1 => Ok(kind),
+        1 => Ok(()),
         groups => Err(format!("a convolution in {groups} groups: its parts are small already")),
     }
 }

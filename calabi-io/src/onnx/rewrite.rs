@@ -65,6 +65,8 @@ pub(crate) struct Slots {
 pub(crate) struct Slot {
     /// Whether it is stored columns first.
     pub(crate) transposed: bool,
+    /// So many rows are the places of a kernel, and stored behind the columns.
+    pub(crate) kernel: Option<usize>,
     pub(crate) place: Place,
 }
 

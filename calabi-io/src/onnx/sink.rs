@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Written};
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Axis};
 
 use super::Model;
 use super::rewrite::{BiasSlot, Place, Plan, Slot, Slots};
@@ -72,8 +72,10 @@ impl Sink {
         let (file, mut position) = self.target(slot.place)?;
         let stored = if slot.transposed { factor.t() } else { factor.view() };
         let mut bytes = Vec::new();
-        for row in stored.rows() {
-            layer.dtype.encode(row.iter().copied(), &mut bytes);
+        let blocks = slot.kernel.unwrap_or(1).max(1);
+        for block in stored.axis_chunks_iter(Axis(0), blocks) {
+            let block = if slot.kernel.is_some() { block.t() } else { block };
+            layer.dtype.encode(block.iter().copied(), &mut bytes);
             if bytes.len() >= PIECE {
                 file.write(position, &bytes)?;
                 position += bytes.len() as u64;

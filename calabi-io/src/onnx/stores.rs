@@ -27,6 +27,8 @@ pub(crate) struct Form {
     /// Whether rows and columns are exchanged.
     pub(crate) flipped: bool,
     pub(crate) dims: Vec<Dim>,
+    /// So many rows are the places of a kernel, which stand behind the columns.
+    pub(crate) kernel: Option<usize>,
 }
 
 impl Form {
@@ -88,6 +90,13 @@ impl Read {
                 let left = [Dim::Size(rows), Dim::Rank].into_iter().chain(ones()).collect();
                 [right, self.form(true, false, left)]
             }
+            Kind::SeparableConv(axes) => {
+                let [outputs, inputs, rows, cols] = axes.dims;
+                let right = [Dim::Rank, Dim::Size(inputs), Dim::Size(1), Dim::Size(cols)];
+                let left = [Dim::Size(outputs), Dim::Rank, Dim::Size(rows), Dim::Size(1)];
+                let left = Form { kernel: usize::try_from(rows).ok(), ..self.form(true, false, left.to_vec()) };
+                [self.form(false, false, right.to_vec()), left]
+            }
             Kind::ConvTranspose => {
                 let left = [Dim::Rank, Dim::Size(rows)].into_iter().chain(ones()).collect();
                 let right = self.form(false, false, [Dim::Rank].into_iter().chain(sizes(1)).collect());
@@ -107,6 +116,6 @@ impl Read {
     /// A factor of the matrix that the node reads, as one of the tensor's.
     fn form(&self, left: bool, turned: bool, dims: Vec<Dim>) -> Form {
         let half = if left == self.matrix.flipped { Half::B } else { Half::A };
-        Form { half, flipped: turned != self.matrix.flipped, dims }
+        Form { half, flipped: turned != self.matrix.flipped, dims, kernel: None }
     }
 }

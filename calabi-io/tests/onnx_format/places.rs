@@ -3,7 +3,7 @@
 use calabi_api::ndarray::Array2;
 use calabi_api::{DType, Factors, Role};
 
-use crate::schema::{Function, Graph, Model, Node, Tensor};
+use crate::schema::{Attribute, Function, Graph, Model, Node, Tensor};
 use crate::support::{Case, FLOAT, counting, factors, layer, model, node, raw, small, value};
 
 /// The operators of a graph's nodes, in their order.
@@ -205,4 +205,42 @@ fn integers_are_read_as_the_numbers_that_they_stand_for() {
         ((3 * i + j) as f32 - (place(i, j) + 1) as f32) * (place(i, j) + 1) as f32
     });
     assert_eq!(weight, expected);
+}
+
+#[test]
+fn a_convolution_of_few_inputs_goes_along_one_axis_after_the_other() {
+    let attribute = |name: &str, integers: &[i64]| Attribute {
+        name: name.into(),
+        integers: integers.to_vec(),
+        kind: 7,
+        ..Default::default()
+    };
+    let mut conv = node("Conv", &["x", "w"], "y").named("linear");
+    conv.attributes = vec![attribute("pads", &[1, 2, 3, 4]), attribute("strides", &[5, 6])];
+    let mut original = small();
+    original.main().nodes = vec![conv];
+    original.main().initializers = vec![counting("w", &[4, 1, 3, 2])];
+    original.main().inputs = vec![value("x", FLOAT, &[1, 1, 20, 30])];
+    original.main().outputs = vec![value("y", FLOAT, &[1, 4, 5, 6])];
+    let source = Case::new(&original).open();
+    // Rows: each output with each row of the kernel; columns: the kernel's.
+    let read = source.read(layer(&*source, "linear")).unwrap();
+    assert_eq!(read, Array2::from_shape_fn((12, 2), |(i, j)| (2 * i + j) as f32 - 3.0));
+    let graph = rewritten(&original, 12, 2);
+    let dims: Vec<_> = graph.initializers.iter().map(|tensor| tensor.dims.clone()).collect();
+    assert_eq!(dims, [vec![2, 1, 1, 2], vec![4, 2, 3, 1]]);
+    let left = factors(12, 2, 2).left;
+    let expected = Array2::from_shape_fn((4 * 2, 3), |(mk, i)| left[[3 * (mk / 2) + i, mk % 2]]);
+    assert_eq!(matrix(&graph.initializers[1], 3), expected);
+    let said = |node: &Node, name: &str| {
+        let mut found = node.attributes.iter().filter(|attribute| attribute.name == name);
+        let integers = found.next().unwrap().integers.clone();
+        assert!(found.next().is_none(), "{name} twice");
+        integers
+    };
+    let [first, second] = graph.nodes.as_slice() else { panic!("two nodes") };
+    assert_eq!((said(first, "pads"), said(second, "pads")), (vec![0, 2, 0, 4], vec![1, 0, 3, 0]));
+    assert_eq!((said(first, "strides"), said(second, "strides")), (vec![1, 6], vec![5, 1]));
+    assert_eq!((said(first, "kernel_shape"), said(second, "kernel_shape")), (vec![1, 2], vec![3, 1]));
+    assert_eq!(graph.values, [value("y.inner", FLOAT, &[1, 2, 20, 6])]);
 }

@@ -126,6 +126,8 @@ pub(crate) struct Attribute {
     pub(crate) tensor: Option<Tensor>,
     #[prost(message, optional, tag = "6")]
     pub(crate) graph: Option<Graph>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub(crate) integers: Vec<i64>,
     #[prost(int32, tag = "20")]
     pub(crate) kind: i32,
 }

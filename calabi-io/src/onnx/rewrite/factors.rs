@@ -68,7 +68,7 @@ impl Rewrite<'_> {
             let Stored { name, form } = halves.get(half);
             let tensor = NewTensor { name, dims: &form.dims(target.rank.get()), element: site.element };
             let place = self.new_tensor(target, &tensor, outside, pieces)?;
-            slots.push(Slot { transposed: site.transposed != form.flipped, place });
+            slots.push(Slot { transposed: site.transposed != form.flipped, kernel: form.kernel, place });
         }
         Ok([slots[0], slots[1]])
     }

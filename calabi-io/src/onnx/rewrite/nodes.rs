@@ -9,6 +9,7 @@ use crate::onnx::fields::{attribute, function, graph, node};
 use crate::onnx::names::NameId;
 use crate::onnx::reads::{Kind, Read};
 use crate::onnx::schema;
+use crate::onnx::separable::Along;
 use crate::onnx::splice::{Piece, message};
 use crate::onnx::stores::Form;
 use crate::onnx::structure::{GraphId, Node, Place};
@@ -16,9 +17,21 @@ use crate::onnx::wire::Field;
 
 /// A change of an attribute.
 struct Amended {
-    name: &'static str,
+    name: String,
     /// What stands in its place, if anything.
     new: Option<schema::Attribute>,
+}
+
+impl Amended {
+    fn dropped(name: &str) -> Self {
+        Self { name: name.to_owned(), new: None }
+    }
+}
+
+impl From<schema::Attribute> for Amended {
+    fn from(new: schema::Attribute) -> Self {
+        Self { name: new.name.clone(), new: Some(new) }
+    }
 }
 
 impl Rewrite<'_> {
@@ -28,7 +41,7 @@ impl Rewrite<'_> {
         let output = structure.node(read.at).outputs.first().copied().unwrap_or(NameId::NONE);
         let inner = self.fresh.name(structure.text(output), "inner");
         let [first, second] = read.forms().map(|form| self.factor(target, read, halves, &form));
-        if matches!(read.kind, Kind::Conv | Kind::Gather) {
+        if matches!(read.kind, Kind::Conv | Kind::SeparableConv(_) | Kind::Gather) {
             self.node_behind(read, &first, &second, &inner)?;
         } else {
             self.node_before(read, &first, &inner);
@@ -106,12 +119,9 @@ impl Rewrite<'_> {
     /// The original node, reading the inner value by the factor that the data meets last.
     fn second_node(&mut self, read: &Read, factor: &str, inner: &str) -> Result<(), FormatError> {
         let amended = match &read.kind {
-            Kind::Gemm { data: true, .. } => Some(Amended { name: flag_name(1 - read.slot), new: None }),
-            Kind::Einsum(einsum) => {
-                let new = Some(schema::Attribute::of_text("equation", &einsum.second()));
-                Some(Amended { name: "equation", new })
-            }
-            _ => None,
+            Kind::Gemm { data: true, .. } => vec![Amended::dropped(flag_name(1 - read.slot))],
+            Kind::Einsum(einsum) => vec![schema::Attribute::of_text("equation", &einsum.second()).into()],
+            _ => Vec::new(),
         };
         let mut inputs = [inner, inner];
         inputs[read.slot] = factor;
@@ -126,15 +136,26 @@ impl Rewrite<'_> {
         let data = node.inputs.get(1 - read.slot).map(text).unwrap_or_default();
         let mut inputs = [Some(data.as_str()), Some(data.as_str()), None];
         inputs[read.slot] = Some(first);
-        self.amend_node(node, &inputs, Some(inner), None)?;
-        let convolves = read.kind == Kind::Conv;
+        let (amended, attribute) = match &read.kind {
+            Kind::SeparableConv(axes) => {
+                let mut amended: Vec<Amended> = axes.attributes(Along::Columns).into_iter().map(Into::into).collect();
+                if amended.iter().all(|amended| amended.name != "pads") {
+                    amended.push(Amended::dropped("pads"));
+                }
+                (amended, axes.attributes(Along::Rows))
+            }
+            Kind::Conv => (Vec::new(), pointwise(read)),
+            _ => (Vec::new(), Vec::new()),
+        };
+        self.amend_node(node, &inputs, Some(inner), amended)?;
+        let convolves = read.kind != Kind::Gather;
         let bias = node.inputs.get(2).filter(|&&bias| convolves && bias != NameId::NONE);
         let behind = schema::Node {
             input: [inner.to_owned(), second.to_owned()].into_iter().chain(bias.map(text)).collect(),
             output: node.outputs.first().map(text).into_iter().collect(),
             name: self.node_name(node, "left"),
             operator: if convolves { text(&node.operator) } else { "MatMul".to_owned() },
-            attribute: if convolves { pointwise(read) } else { Vec::new() },
+            attribute,
             domain: text(&node.domain),
         };
         let pieces = vec![Piece::Bytes(message(self.node_field(read.at.graph), &behind.encode_to_vec()))];
@@ -149,7 +170,7 @@ impl Rewrite<'_> {
         node: &Node,
         inputs: &[Option<&str>],
         output: Option<&str>,
-        mut amended: Option<Amended>,
+        mut amended: Vec<Amended>,
     ) -> Result<(), FormatError> {
         let (mut seen, mut given) = (0, false);
         let mut rest = self.model.structure.frame(node.frame).body;
@@ -167,14 +188,17 @@ impl Rewrite<'_> {
                 }
                 node::ATTRIBUTE => {
                     let name = self.attribute_name(&field)?;
-                    let Some(amended) = amended.as_mut().filter(|it| Some(it.name) == name.as_deref()) else {
-                        continue;
-                    };
+                    let Some(amended) = amended.iter_mut().find(|it| Some(&it.name) == name.as_ref()) else { continue };
                     amended.new.take().map(|new| message(node::ATTRIBUTE, &new.encode_to_vec()))
                 }
                 _ => continue,
             };
             self.splice.replace(Some(node.frame), field.span, new.map(Piece::Bytes).into_iter().collect());
+        }
+        let added = amended.into_iter().filter_map(|amended| amended.new);
+        let added: Vec<_> = added.map(|new| Piece::Bytes(message(node::ATTRIBUTE, &new.encode_to_vec()))).collect();
+        if !added.is_empty() {
+            self.splice.insert(Some(node.frame), self.model.structure.frame(node.frame).body.end, added);
         }
         Ok(())
     }

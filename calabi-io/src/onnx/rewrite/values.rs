@@ -35,11 +35,23 @@ impl Rewrite<'_> {
             // `W · x` has its outputs in the last but one dimension, unless `x` is a vector.
             Kind::MatMul | Kind::Gemm { .. } if read.slot == 0 && shape.dims.len() > 1 => from_end(2),
             Kind::MatMul | Kind::Gemm { .. } | Kind::Gather => from_end(1),
-            Kind::Conv | Kind::ConvTranspose => Some(1),
+            Kind::Conv | Kind::SeparableConv(_) | Kind::ConvTranspose => Some(1),
             Kind::Einsum(einsum) => einsum.axis(),
         };
         let Some(dim) = axis.and_then(|axis| shape.dims.get_mut(axis)) else { return Ok(()) };
         *dim = Dimension { value: i64::try_from(rank.get()).ok(), parameter: None };
+        if let Kind::SeparableConv(_) = read.kind {
+            // The first of the two goes along the last axis.
+            let rows = self.typed(read.at.graph, data.unwrap_or(NameId::NONE))?.and_then(|data| {
+                let shape = data.kind?.tensor?.shape?;
+                shape.dims.into_iter().nth(2)
+            });
+            if let Some(dim) =
+                value.kind.as_mut().and_then(|kind| kind.tensor.as_mut()?.shape.as_mut()?.dims.get_mut(2))
+            {
+                *dim = rows.unwrap_or_default();
+            }
+        }
         inner.clone_into(&mut value.name);
         self.add_value(read.at.graph, &value);
         Ok(())
