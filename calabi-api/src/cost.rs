@@ -113,7 +113,16 @@ impl LayerCost {
     /// A layer whose [`bias`](crate::Layer::bias) can take another one needs none.
     #[must_use]
     pub fn with_bias(self, rows: usize, dtype: DType) -> Self {
-        Self { fixed: Cost::of(rows as u64, dtype), ..self }
+        Self { fixed: self.fixed + Cost::of(rows as u64, dtype), ..self }
+    }
+
+    /// The cost where both factors are stored as [`IntegerRows`](crate::IntegerRows), with scales of `dtype`, which count
+    /// as bytes and not as parameters.
+    #[must_use]
+    pub fn as_integers(self, rows: usize, dtype: DType) -> Self {
+        let scales = Cost { parameters: 0, bytes: rows as u64 * dtype.bytes() };
+        let bytes = self.per_rank.parameters + dtype.bytes();
+        Self { fixed: self.fixed + scales, per_rank: Cost { bytes, ..self.per_rank }, ..self }
     }
 
     /// The cost of the factors of rank `r`.

@@ -2,6 +2,7 @@
 
 mod error;
 mod layer;
+mod window;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use ndarray::{Array2, ArrayD};
 
 pub use error::{FormatError, Name};
 pub use layer::{Layer, LeftAlone, Normalisation, Replacement, Role, Totals, Wiring, WriteOptions, Written};
+pub use window::{Padding, Window, WindowAxis};
 
-use crate::Factors;
+use crate::{Factors, LayerCost};
 
 /// A kind of model file.
 ///
@@ -125,6 +127,16 @@ pub trait LayerSource: Debug + Send + Sync {
     /// Where its tensors cannot be read.
     fn normalisation(&self, _layer: &Layer) -> Result<Option<Normalisation>, FormatError> {
         Ok(None)
+    }
+
+    /// What a layer costs where its model is written so.
+    fn cost(&self, layer: &Layer, _options: &WriteOptions) -> LayerCost {
+        layer.cost
+    }
+
+    /// A layer's factors as they are read back from a model that is written so.
+    fn rounded(&self, layer: &Layer, factors: Factors, _options: &WriteOptions) -> Factors {
+        factors.rounded(layer.dtype)
     }
 
     /// The files beside `path` that a model written there may need: checked before any work.

@@ -46,6 +46,7 @@ mod decompose;
 mod dtype;
 mod factors;
 mod format;
+mod integers;
 mod needs;
 mod plugin;
 pub mod registry;
@@ -65,9 +66,10 @@ pub use decompose::{Basis, DecomposeError, Decomposer, Decomposition, Side, Vect
 pub use dtype::DType;
 pub use factors::Factors;
 pub use format::{
-    FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Normalisation, Replacement, Role, Totals,
-    Wiring, WriteOptions, Written,
+    FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Normalisation, Padding, Replacement,
+    Role, Totals, Window, WindowAxis, Wiring, WriteOptions, Written,
 };
+pub use integers::IntegerRows;
 pub use needs::{Needs, Sensitivity, SensitivitySource, Statistics};
 pub use plugin::{Plugin, RankRule, Settings};
 pub use runtime::{InputSpec, Output, RunError, Runner, Runtime, Samples, Tensor};

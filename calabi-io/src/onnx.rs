@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calabi_api::{
-    Cost, DType, FormatError, Layer, LayerFormat, LayerSink, LayerSource, LeftAlone, Name, Normalisation, Plugin,
-    Replacement, Totals, WriteOptions, schemars, serde,
+    Cost, DType, Factors, FormatError, Layer, LayerCost, LayerFormat, LayerSink, LayerSource, LeftAlone, Name,
+    Normalisation, Plugin, Replacement, Totals, WriteOptions, schemars, serde,
 };
 use ndarray::{Array1, Array2, Axis};
 
@@ -33,6 +33,7 @@ mod einsum;
 mod element;
 mod external;
 mod fields;
+mod integers;
 mod layers;
 mod names;
 mod norms;
@@ -53,6 +54,7 @@ mod structure;
 mod uses;
 mod values;
 mod views;
+mod windows;
 mod wire;
 
 /// ONNX models: a file, with or without external data beside it.
@@ -68,7 +70,8 @@ mod wire;
 /// the last axis and one along the first: then it is a matrix of outputs and rows by inputs and columns of the kernel.
 ///
 /// A bias that factors bring is added to the values of the layer's own where nothing else reads them: those of a Gemm's
-/// `C`, or of an `Add` behind a `MatMul`. Else a Gemm gets a `C` of its own, and any other layer an `Add` behind it.
+/// or a convolution's third input, or of an `Add` behind a `MatMul`. Else these two get a third input of their own, and a
+/// product an `Add` behind it.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Onnx {}
@@ -133,7 +136,16 @@ impl Source {
         site.ok_or_else(|| FormatError::Misuse(format!("layer {} is not of this model", Name::new(&layer.name))))
     }
 
-    fn targets<'a>(&'a self, replaced: &[Replacement<'a>]) -> Result<Vec<Target<'a>>, FormatError> {
+    /// Whether a layer's factors are stored as integers where the user asks for it.
+    fn is_requantised(&self, layer: &Layer, options: &WriteOptions) -> bool {
+        options.requantise && self.site(layer).is_ok_and(|site| site.scales.is_some())
+    }
+
+    fn targets<'a>(
+        &'a self,
+        replaced: &[Replacement<'a>],
+        options: &WriteOptions,
+    ) -> Result<Vec<Target<'a>>, FormatError> {
         let mut targets = Vec::new();
         for replacement in replaced {
             let (layer, rank) = (replacement.layer, replacement.rank);
@@ -149,7 +161,13 @@ impl Source {
                 let problem = format!("layer {}: a bias cannot be added to it", Name::new(&layer.name));
                 return Err(FormatError::limit(problem, "factorize it without a bias"));
             }
-            targets.push(Target { layer, site: self.site(layer)?, rank, bias });
+            let site = self.site(layer)?;
+            let integers = self.is_requantised(layer, options).then(|| site.integer_axes(&self.model.structure));
+            let integers = integers.transpose().map_err(|why| {
+                let problem = format!("layer {}: its factors cannot be integers: {why}", Name::new(&layer.name));
+                FormatError::limit(problem, "exclude it, or leave requantise out")
+            })?;
+            targets.push(Target { layer, site, rank, bias, integers });
         }
         Ok(targets)
     }
@@ -196,11 +214,26 @@ impl LayerSource for Source {
         Ok(weight)
     }
 
+    fn cost(&self, layer: &Layer, options: &WriteOptions) -> LayerCost {
+        if self.is_requantised(layer, options) {
+            return layer.cost.as_integers(layer.shape.rows(), layer.dtype);
+        }
+        layer.cost
+    }
+
+    fn rounded(&self, layer: &Layer, factors: Factors, options: &WriteOptions) -> Factors {
+        if self.is_requantised(layer, options) {
+            return factors.as_integers(layer.dtype);
+        }
+        factors.rounded(layer.dtype)
+    }
+
     fn normalisation(&self, layer: &Layer) -> Result<Option<Normalisation>, FormatError> {
         self.site(layer)?;
         let structure = &self.model.structure;
         let input = layer.wiring.input.as_deref().and_then(|input| structure.names.find(input));
         let graph = structure.graph(structure.main);
+        let input = input.filter(|_| layer.wiring.window.is_none());
         let norm = input.and_then(|input| norms::before(structure, graph, input, layer.shape.cols()));
         let read = |id| match structure.tensor(id).element.dtype() {
             Some(dtype) => self.model.vector(id, dtype),
@@ -221,9 +254,9 @@ impl LayerSource for Source {
         &self,
         path: &Path,
         replaced: &[Replacement<'_>],
-        _: &WriteOptions,
+        options: &WriteOptions,
     ) -> Result<Box<dyn LayerSink>, FormatError> {
-        let targets = self.targets(replaced)?;
+        let targets = self.targets(replaced, options)?;
         let name = path.file_name().and_then(|name| name.to_str());
         let misnamed = || FormatError::Misuse(format!("{}: the output's name is not UTF-8", path.display()));
         let plan = rewrite::plan(&self.model, &targets, name.ok_or_else(misnamed)?, rewrite::LIMIT)?;

@@ -4,7 +4,9 @@ mod engine;
 mod graph;
 mod outline;
 mod patch;
+mod patches;
 mod runner;
+mod sources;
 mod watch;
 #[cfg(feature = "onnxruntime")]
 mod with_onnxruntime;
@@ -58,7 +60,8 @@ use runner::OnnxRunner;
 /// The engine merges and drops inner values to be faster, so that watching needs another model: one of the two is in
 /// memory at a time, and the file is read again when the other is needed, or another weight: it has to stay where it is
 /// for as long as the runner is used so. A layer is known by [`Wiring`](calabi_api::Wiring) `input` and `output`; it has
-/// to be a `MatMul` or a `Gemm` of the main graph with a weight that no other node reads.
+/// to be a `MatMul`, a `Gemm` or a `Conv` of the main graph with a weight that no other node reads. What flows into a `Conv`
+/// is what it reads at each place of its input, by the window of its wiring.
 ///
 /// Where the model has an input `attention_mask` of `[samples, sequence]`, rows of what flows into a layer are left out
 /// where it is zero, if the value's leading axes are these two, or both as one.

@@ -169,7 +169,13 @@ impl Pipeline {
 
     fn of(input: PathBuf, output: PathBuf, rank: RankRule) -> Self {
         Self {
-            model: ModelSettings { input: input.into(), output: output.into(), format: None, shard_size: None },
+            model: ModelSettings {
+                input: input.into(),
+                output: output.into(),
+                format: None,
+                shard_size: None,
+                requantise: None,
+            },
             layers: LayerSettings::default(),
             decomposer: Arc::new(calabi_svd::Faer::default()),
             rank: rank.into(),

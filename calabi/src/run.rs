@@ -274,7 +274,14 @@ pub(crate) fn open(pipeline: &Pipeline) -> Result<Box<dyn LayerSource>, Error> {
     }
     let format = format_of(&model.input, model.format.as_deref().map(String::as_str))
         .map_err(|error| error.at(model.input.span.clone()))?;
-    format.open(&model.input).map_err(|source| input_error(pipeline, source))
+    let source = format.open(&model.input).map_err(|source| input_error(pipeline, source))?;
+    if let Some(requantise) = &model.requantise
+        && source.totals().format == "safetensors"
+    {
+        let error = ConfigError::new("requantise is for ONNX graphs, and the input is a checkpoint");
+        return Err(error.with_help("leave it out").at(requantise.span.clone()).into());
+    }
+    Ok(source)
 }
 
 fn format_of(path: &Path, kind: Option<&str>) -> Result<Box<dyn LayerFormat>, ConfigError> {

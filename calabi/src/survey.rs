@@ -6,6 +6,7 @@ use crate::choose::choose_by_shape;
 use crate::metric::Objective;
 use crate::metrics::brings_bias;
 use crate::sensitivity::wanted;
+use crate::substitute::write_options;
 use crate::{Decision, Error, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
 
 /// The plan of a model before any weight is read.
@@ -16,7 +17,8 @@ pub(crate) fn survey(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<Pl
         .iter()
         .map(|layer| {
             let bias = brings_bias(pipeline, source, layer)?;
-            let layer = &with_cost_of(bias, layer);
+            let cost = source.cost(layer, &write_options(pipeline));
+            let layer = &with_cost_of(bias, &Layer { cost, ..layer.clone() });
             let rule = rule(pipeline, &layer.name);
             let decision = match skipped(pipeline, layer) {
                 Some(why) => Decision::Skipped { why },

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ndarray::Array1;
 use serde::Serialize;
 
+use super::Window;
 use crate::{Cost, DType, LayerCost, Rank, Shape};
 
 /// One weight with its name, shape and role.
@@ -55,7 +56,7 @@ pub struct Layer {
 ///     weight: format!("{name}.weight"),
 ///     input: Some("/norm/output".to_owned()),
 ///     output: Some(format!("/{name}/output")),
-///     unseen: None,
+///     ..Wiring::default()
 /// };
 /// let (q, k) = (wired("q_proj"), wired("k_proj"));
 /// assert_eq!(q.input, k.input); // what flows into both is measured once
@@ -64,9 +65,11 @@ pub struct Layer {
 pub struct Wiring {
     /// The name of its weight in the file.
     pub weight: String,
-    /// In a graph, the name of the value that flows into it: `E[xxᵀ]` is taken over its last axis. None where its features
-    /// lie along another axis.
+    /// In a graph, the name of the value that flows into it: `E[xxᵀ]` is taken over its last axis, or over what a
+    /// convolution reads of it. None where its features lie along another axis.
     pub input: Option<String>,
+    /// What a convolution reads of its input for each output.
+    pub window: Option<Window>,
     /// In a graph, the name of the value that its node gives.
     pub output: Option<String>,
     /// Why no runtime can see what flows into the layer, or run it on factors; none where one may.
@@ -199,6 +202,9 @@ pub struct Replacement<'a> {
 pub struct WriteOptions {
     /// The largest size of a file with weights, in bytes, for formats that are split into shards; none keeps the split of the input.
     pub shard_size: Option<u64>,
+    /// Whether factors of weights that are stored as integers are stored so again: 8 bits, with a scale for each row
+    /// ([`IntegerRows`](crate::IntegerRows)).
+    pub requantise: bool,
 }
 
 /// What was written.

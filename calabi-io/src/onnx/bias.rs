@@ -16,10 +16,10 @@ pub(crate) const BROADCASTS: i64 = 7;
 /// How another bias is added to a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bias {
-    /// To the values of an initializer that nothing else reads: the `C` of a Gemm, or that of an `Add` behind a `MatMul`.
+    /// To the values of an initializer that nothing else reads: the third input of a Gemm or a Conv, or that of an `Add` behind a `MatMul`.
     Own(TensorId),
-    /// As a `C` of the Gemm's own, to the values of one that others read too, where there is one.
-    OfGemm(Option<TensorId>),
+    /// As a third input of the node's own, to the values of one that others read too, where there is one.
+    Input(Option<TensorId>),
     /// By an `Add` behind the layer.
     Behind,
 }
@@ -51,23 +51,22 @@ impl<'m> Biases<'m> {
         let node = self.structure.node(*at);
         let wanted = Wanted { outputs: site.shape.rows() as u64, in_rows: *slot == 0, dtype };
         Some(match kind {
-            Kind::Gemm { .. } => self.of_gemm(node, wanted),
+            Kind::Gemm { .. } if !self.adds_plainly(node) => Bias::Behind,
+            Kind::Gemm { .. } | Kind::Conv => self.third_input(node, wanted).unwrap_or(Bias::Behind),
             _ => self.added(node, wanted).map_or(Bias::Behind, Bias::Own),
         })
     }
 
-    fn of_gemm(&self, node: &Node, wanted: Wanted) -> Bias {
-        if !self.adds_plainly(node) {
-            return Bias::Behind;
+    /// By the third input of a node, where that is free or a constant.
+    fn third_input(&self, node: &Node, wanted: Wanted) -> Option<Bias> {
+        let Some(name) = node.inputs.get(2).copied().filter(|&name| name != NameId::NONE) else {
+            return Some(Bias::Input(None));
+        };
+        let &id = self.initializers.get(&name).filter(|&&id| wanted.fits(self.structure.tensor(id)))?;
+        if self.is_own(name) {
+            return Some(Bias::Own(id));
         }
-        match node.inputs.get(2).copied().filter(|&name| name != NameId::NONE) {
-            None => Bias::OfGemm(None),
-            Some(name) => match self.initializers.get(&name).filter(|&&id| wanted.fits(self.structure.tensor(id))) {
-                Some(&id) if self.is_own(name) => Bias::Own(id),
-                Some(&id) if self.is_constant(name) => Bias::OfGemm(Some(id)),
-                _ => Bias::Behind,
-            },
-        }
+        self.is_constant(name).then_some(Bias::Input(Some(id)))
     }
 
     /// Whether a Gemm's `beta` is 1.

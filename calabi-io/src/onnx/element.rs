@@ -22,6 +22,8 @@ pub(crate) struct Typed {
 const STRING: i64 = 8;
 
 impl ElementType {
+    /// `INT8`
+    pub(crate) const INT8: Self = Self(3);
     /// `INT64`
     pub(crate) const INT64: Self = Self(7);
 

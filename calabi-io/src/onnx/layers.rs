@@ -13,6 +13,7 @@ use super::reads::{Kind, Read, read};
 use super::sites::{Site, gather};
 use super::structure::{At, Data, GraphId, Node, Place, Structure, Tensor, TensorId};
 use super::uses::Uses;
+use super::windows::window;
 
 /// The layers of a model.
 #[derive(Debug, Default)]
@@ -184,29 +185,32 @@ fn wiring(structure: &Structure, site: &Site) -> Wiring {
     let text = |name: &NameId| Some(structure.text(*name).to_owned()).filter(|text| !text.is_empty());
     let read = site.primary();
     let node = structure.node(read.at);
-    let unseen = unseen(structure, site).map(str::to_owned);
+    let window = if read.kind == Kind::Conv { window(structure, node, &read.dims) } else { None };
+    let unseen = unseen(structure, site, window.is_some()).map(str::to_owned);
     let input = node.inputs.get(1_usize.saturating_sub(read.slot)).filter(|_| unseen.is_none()).and_then(text);
     let weight = structure.text(site.name(structure)).to_owned();
-    Wiring { weight, input, output: node.outputs.first().and_then(text), unseen }
+    Wiring { weight, input, window, output: node.outputs.first().and_then(text), unseen }
 }
 
 /// Why a runtime cannot see what flows into a layer.
-fn unseen(structure: &Structure, site: &Site) -> Option<&'static str> {
+fn unseen(structure: &Structure, site: &Site, has_window: bool) -> Option<&'static str> {
     let read = site.primary();
     if site.reads.len() > 1 {
         return Some("several nodes read its weight");
     }
     match read.kind {
-        Kind::Conv | Kind::SeparableConv(_) | Kind::ConvTranspose => return Some("it is a convolution"),
+        Kind::SeparableConv(_) => return Some("it is a convolution that becomes one along each axis"),
+        Kind::ConvTranspose => return Some("it is a transposed convolution, whose outputs overlap"),
+        Kind::Conv if !has_window => return Some("its node's attributes are not understood"),
         Kind::Gather => return Some("it is an embedding"),
         Kind::Einsum(_) => return Some("it is an Einsum"),
-        Kind::MatMul | Kind::Gemm { .. } => {}
+        Kind::MatMul | Kind::Gemm { .. } | Kind::Conv => {}
     }
     if read.at.graph != structure.main {
         return Some("it stands in a subgraph or a function");
     }
     if !site.is_alone(structure) {
-        return Some("it is no product of the standard's with one matrix");
+        return Some("it is no operator of the standard's with one matrix");
     }
-    (!read.features_last()).then_some("its node reads its input transposed")
+    (read.kind != Kind::Conv && !read.features_last()).then_some("its node reads its input transposed")
 }

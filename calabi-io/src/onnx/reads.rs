@@ -71,9 +71,14 @@ impl Read {
         }
     }
 
-    /// Whether it is a product of the standard's own.
+    /// Whether it is an operator of the standard's own, with one matrix or kernel.
     pub(crate) fn is_plain(&self, structure: &Structure) -> bool {
-        matches!(self.kind, Kind::MatMul | Kind::Gemm { .. }) && structure.is_standard(structure.node(self.at).domain)
+        let one = match self.kind {
+            Kind::MatMul | Kind::Gemm { .. } => self.dims.len() == 2,
+            Kind::Conv => true,
+            _ => false,
+        };
+        one && structure.is_standard(structure.node(self.at).domain)
     }
 }
 

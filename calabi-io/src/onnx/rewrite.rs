@@ -40,6 +40,8 @@ pub(crate) struct Target<'a> {
     pub(crate) rank: Rank,
     /// How the bias of the factors is added, where they bring one.
     pub(crate) bias: Option<Bias>,
+    /// The axes of the rows of both factors, right before left, where these are stored as integers.
+    pub(crate) integers: Option<[i64; 2]>,
 }
 
 /// What will stand where in the new files.
@@ -68,6 +70,8 @@ pub(crate) struct Slot {
     /// So many rows are the places of a kernel, and stored behind the columns.
     pub(crate) kernel: Option<usize>,
     pub(crate) place: Place,
+    /// Where the scales of its rows go, if it is stored as integers.
+    pub(crate) scales: Option<Place>,
 }
 
 /// Where a bias goes.
@@ -168,12 +172,13 @@ impl<'m> Rewrite<'m> {
 
     fn target(&mut self, target: &Target<'_>) -> Result<Slots, FormatError> {
         let halves = self.halves(target)?;
+        let new_bias = self.new_bias(target);
         for read in &target.site.reads {
-            self.read(target, read, &halves)?;
+            self.read(target, read, &halves, new_bias.as_ref())?;
         }
         let mut pieces = Vec::new();
         let [right, left] = self.factors(target, &halves, &mut pieces)?;
-        let bias = target.bias.map(|bias| self.bias(target, bias, &mut pieces)).transpose()?;
+        let bias = target.bias.map(|bias| self.bias(target, bias, new_bias.as_ref(), &mut pieces)).transpose()?;
         self.replace_weight(target, pieces);
         self.list_as_inputs(target, &halves);
         Ok(Slots { right, left, bias })

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use calabi_api::{Cost, Factors, FormatError, Layer, LayerSink, Written};
+use calabi_api::{Cost, Factors, FormatError, IntegerRows, Layer, LayerSink, Written};
 use ndarray::{Array1, Array2, Axis};
 
 use super::Model;
@@ -69,6 +69,9 @@ impl Sink {
     }
 
     fn put(&self, layer: &Layer, factor: &Array2<f32>, slot: Slot) -> Result<(), FormatError> {
+        if let Some(scales) = slot.scales {
+            return self.put_integers(layer, factor, slot, scales);
+        }
         let (file, mut position) = self.target(slot.place)?;
         let stored = if slot.transposed { factor.t() } else { factor.view() };
         let mut bytes = Vec::new();
@@ -82,6 +85,20 @@ impl Sink {
                 bytes.clear();
             }
         }
+        file.write(position, &bytes)
+    }
+}
+
+impl Sink {
+    /// A factor as integers, and the scales of its rows.
+    fn put_integers(&self, layer: &Layer, factor: &Array2<f32>, slot: Slot, scales: Place) -> Result<(), FormatError> {
+        let rows = IntegerRows::new(factor.view(), layer.dtype);
+        let stored = if slot.transposed { rows.integers.t() } else { rows.integers.view() };
+        let (file, position) = self.target(slot.place)?;
+        file.write(position, &stored.iter().map(|integer| integer.cast_unsigned()).collect::<Vec<_>>())?;
+        let mut bytes = Vec::new();
+        layer.dtype.encode(rows.scales.into_iter(), &mut bytes);
+        let (file, position) = self.target(scales)?;
         file.write(position, &bytes)
     }
 }

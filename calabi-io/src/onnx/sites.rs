@@ -47,10 +47,10 @@ impl Site {
         }
     }
 
-    /// Whether it is one plain product of the main graph, with a matrix.
+    /// Whether it is one plain product or convolution of the main graph, with a matrix or kernel.
     pub(crate) fn is_alone(&self, structure: &Structure) -> bool {
         let [read] = self.reads.as_slice() else { return false };
-        read.at.graph == structure.main && read.is_plain(structure) && read.dims.len() == 2
+        read.at.graph == structure.main && read.is_plain(structure)
     }
 
     /// Whether a new tensor beside its factors can be a bias: of the type that is read, and no input of the model.

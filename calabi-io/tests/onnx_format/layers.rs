@@ -21,7 +21,7 @@ fn a_layer_is_wired_by_the_names_of_its_values() {
     model.main().nodes[0].operator = "Gemm".into();
     let wiring = |model: &Model| Case::new(model).open().layers()[0].wiring.clone();
     let [weight, x, y] = ["w", "x", "y"].map(str::to_owned);
-    let expected = Wiring { weight, input: Some(x), output: Some(y), unseen: None };
+    let expected = Wiring { weight, input: Some(x), output: Some(y), ..Wiring::default() };
     assert_eq!(wiring(&model), expected);
     // Gemm, its data transposed: its features lie along the first axis.
     model.main().nodes[0] = node("Gemm", &["x", "w"], "y").integer("transA", 1);

@@ -4,6 +4,7 @@ mod bias;
 mod evaluate;
 mod external;
 mod hostile;
+mod integers;
 mod layers;
 mod norms;
 mod places;

@@ -141,6 +141,70 @@ fn a_convolution_is_followed_by_one_over_single_places() {
 }
 
 #[test]
+fn a_convolutions_bias_is_added_to_its_own_or_a_new_one() {
+    let conv = |bias: Option<&str>| {
+        let inputs: Vec<&str> = ["x", "w"].into_iter().chain(bias).collect();
+        let nodes = vec![node("Conv", &inputs, "y").named("linear"), node("Relu", &["b"], "z")];
+        let nodes = if bias == Some("own") { nodes[..1].to_vec() } else { nodes };
+        let initializers = vec![counting("w", &[3, 4, 1]), counting("b", &[3]), counting("own", &[3])];
+        let outputs = vec![value("y", FLOAT, &[1, 3, 5])];
+        model(13, Graph { nodes, initializers, outputs, ..Default::default() })
+    };
+    let made = {
+        let mut made = conv(Some("b"));
+        made.main().nodes.reverse();
+        made.main().nodes[1].inputs[2] = "z".into();
+        made
+    };
+    let graph =
+        Case::new(&made).rewrite(&[("linear", Factors { bias: Some(vec![1.0; 3].into()), ..factors(3, 4, 2) })]).0;
+    let graph = graph.graph.unwrap();
+    assert_eq!(operators(&graph), ["Relu", "Conv", "Conv", "Add"]);
+    assert_eq!((&graph.nodes[2].inputs[2], &graph.nodes[2].outputs[0]), (&"z".to_owned(), &"y.unbiased".to_owned()));
+    assert_eq!(graph.nodes[3].inputs, ["y.unbiased", "w.bias"]);
+    assert_eq!(graph.initializers.iter().find(|tensor| tensor.name == "w.bias").unwrap().dims, [3, 1]);
+
+    let added = Factors { bias: Some(vec![10.0, 20.0, 30.0].into()), ..factors(3, 4, 2) };
+    for (bias, read, expected) in [
+        (None, "w.bias", [10.0, 20.0, 30.0]),
+        (Some("b"), "w.bias", [7.0, 18.0, 29.0]),
+        (Some("own"), "own", [7.0, 18.0, 29.0]),
+    ] {
+        let case = Case::new(&conv(bias));
+        assert!(case.open().layers()[0].wiring.unseen.is_none());
+        let graph = case.rewrite(&[("linear", added.clone())]).0.graph.unwrap();
+        assert_eq!(graph.nodes[0].inputs, ["x", "w.right"]);
+        assert_eq!(graph.nodes[1].inputs, ["y.inner", "w.left", read]);
+        let tensor = graph.initializers.iter().find(|tensor| tensor.name == read).unwrap();
+        let values: Vec<f32> = DType::F32.decode(tensor.raw.as_ref().unwrap()).collect();
+        assert_eq!((tensor.dims.as_slice(), values.as_slice()), (&[3][..], &expected[..]));
+    }
+}
+
+#[test]
+fn a_convolution_says_what_it_reads_of_its_input() {
+    let window = |conv: Node| {
+        let initializers = vec![counting("w", &[3, 4, 2, 1])];
+        let outputs = vec![value("y", FLOAT, &[-1, 3, -1, -1])];
+        let graph = Graph { nodes: vec![conv.named("linear")], initializers, outputs, ..Default::default() };
+        Case::new(&model(13, graph)).open().layers()[0].wiring.clone()
+    };
+    let conv = || node("Conv", &["x", "w"], "y");
+    let plain = window(conv());
+    assert_eq!((plain.input.as_deref(), plain.window.unwrap().to_string().as_str()), (Some("x"), "2x1"));
+    let mut padded = conv();
+    padded.attributes = [("pads", vec![1, 0, 2, 0]), ("strides", vec![2, 1])]
+        .map(|(name, integers)| Attribute { name: name.into(), integers, kind: 7, ..Default::default() })
+        .to_vec();
+    let shown = window(padded.clone()).window.unwrap().to_string();
+    assert_eq!(shown, "2x1, strides 2x1, padding 1x0 and 2x0");
+    padded.attributes[0].integers = vec![-1, 0, 0, 0];
+    let cut = window(padded);
+    assert_eq!((cut.window, cut.input), (None, None));
+    assert!(cut.unseen.unwrap().contains("attributes"));
+}
+
+#[test]
 fn inner_graphs_and_functions_keep_their_weights() {
     let mut branch = small();
     let body = std::mem::take(branch.main());

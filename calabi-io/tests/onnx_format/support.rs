@@ -226,11 +226,16 @@ impl Case {
 
     /// Rewrites the model with these factors, and reads it back.
     pub(crate) fn rewrite(&self, replaced: &[(&str, Factors)]) -> (Model, Written) {
+        self.rewrite_so(&WriteOptions::default(), replaced)
+    }
+
+    /// The same, written with these options.
+    pub(crate) fn rewrite_so(&self, options: &WriteOptions, replaced: &[(&str, Factors)]) -> (Model, Written) {
         let source = self.open();
         let layers: Vec<&Layer> = replaced.iter().map(|(name, _)| layer(&*source, name)).collect();
         let declared: Vec<_> =
             replaced.iter().zip(&layers).map(|((_, factors), layer)| declare(layer, factors)).collect();
-        let mut sink = source.create(&self.output(), &declared, &WriteOptions::default()).unwrap();
+        let mut sink = source.create(&self.output(), &declared, options).unwrap();
         for ((_, factors), layer) in replaced.iter().zip(&layers).rev() {
             sink.write(layer, factors).unwrap();
         }
@@ -239,7 +244,7 @@ impl Case {
     }
 }
 
-fn declare<'a>(layer: &'a Layer, factors: &Factors) -> Replacement<'a> {
+pub(crate) fn declare<'a>(layer: &'a Layer, factors: &Factors) -> Replacement<'a> {
     Replacement { layer, rank: Rank::new(factors.left.ncols()).unwrap(), bias: factors.bias.is_some() }
 }
 

@@ -11,6 +11,7 @@ use rten::{ThreadPool, Value};
 use super::graph::Graph;
 use super::outline::{Outline, Place};
 use super::patch::{Substitute, apply};
+use super::sources::Source;
 #[cfg(feature = "onnxruntime")]
 use super::with_onnxruntime::OrtGraph;
 use super::with_rten::{Refusal, RtenGraph};
@@ -141,13 +142,13 @@ impl Engine {
         Ok(self.outline.get_or_init(|| outline))
     }
 
-    /// The name of the value that flows into a layer, if it can be watched.
-    pub(crate) fn source(&self, layer: &Layer) -> Result<String, RunError> {
+    /// What a layer reads, if it can be watched.
+    pub(crate) fn source(&self, layer: &Layer) -> Result<Source, RunError> {
         let (input, place) = self.place(layer)?;
         if !place.features_last {
             return Err(refused(layer, "its node reads its input transposed, which cannot be watched"));
         }
-        Ok(input.to_owned())
+        Ok(Source::of(layer, input))
     }
 
     /// Puts factors in the place of a layer's weight, or the weight back.
@@ -179,7 +180,7 @@ impl Engine {
             let problem = format!("no node of the main graph gives its output {}", shown(output));
             return Err(refused(layer, &problem));
         };
-        let place = node.place(input).map_err(|problem| refused(layer, &problem))?;
+        let place = node.place(input, layer.wiring.window.as_ref()).map_err(|problem| refused(layer, &problem))?;
         Ok((input, place))
     }
 

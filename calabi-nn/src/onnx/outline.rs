@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use calabi_api::Window;
+
 use crate::wire::{Field, fields, text};
 
 /// The main graph of a model.
@@ -50,8 +52,10 @@ pub(crate) struct Place {
     pub(crate) turned: bool,
     /// Whether the node multiplies it from the left: its outputs then lie along the last axis but one.
     pub(crate) left: bool,
-    /// Whether the features of the node's data lie along its last axis.
+    /// Whether the features of what is read lie along its last axis.
     pub(crate) features_last: bool,
+    /// The kernel of a convolution; none of a product.
+    pub(crate) kernel: Vec<usize>,
 }
 
 impl Outline {
@@ -137,18 +141,23 @@ impl Node {
         Ok(())
     }
 
-    /// Where its weight enters, given the value that flows into it.
-    pub(crate) fn place(&self, data: &str) -> Result<Place, String> {
-        let gemm = match self.op.as_str() {
-            "MatMul" => false,
-            "Gemm" => true,
-            op => return Err(format!("it is a node {op}, not MatMul or Gemm")),
+    /// Where its weight enters, given the value that flows into it and what a convolution reads of that.
+    pub(crate) fn place(&self, data: &str, window: Option<&Window>) -> Result<Place, String> {
+        let gemm = match (self.op.as_str(), window) {
+            ("MatMul", None) | ("Conv", Some(_)) => false,
+            ("Gemm", None) => true,
+            (op, None) => return Err(format!("it is a node {op}, not MatMul or Gemm")),
+            (op, Some(_)) => return Err(format!("it is a node {op}, not Conv")),
         };
         let [a, b, ..] = self.inputs.as_slice() else { return Err("it has fewer than two inputs".to_owned()) };
         let [turned_a, turned_b] = self.transposes.map(|turned| turned && gemm);
+        let kernel = window.map(|window| window.kernel.clone()).unwrap_or_default();
+        let place = |weight: &String, turned, left, features_last| {
+            Ok(Place { weight: weight.clone(), turned, left, features_last, kernel: kernel.clone() })
+        };
         match (a == data, b == data) {
-            (true, false) => Ok(Place { weight: b.clone(), turned: !turned_b, left: false, features_last: !turned_a }),
-            (false, true) => Ok(Place { weight: a.clone(), turned: turned_a, left: true, features_last: turned_b }),
+            (true, false) => place(b, !turned_b && window.is_none(), false, !turned_a),
+            (false, true) if window.is_none() => place(a, turned_a, true, turned_b),
             _ => Err(format!("exactly one of its inputs has to be {}", crate::text::shown(data))),
         }
     }

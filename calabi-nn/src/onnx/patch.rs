@@ -52,7 +52,9 @@ impl Substitute {
 
     fn initializer(&self) -> Vec<u8> {
         let (rows, cols) = self.weight.dim();
-        tensor(&self.place.weight, &[rows, cols], self.weight.iter().copied())
+        let places: usize = self.place.kernel.iter().product();
+        let dims: Vec<usize> = [rows, cols / places.max(1)].into_iter().chain(self.place.kernel.clone()).collect();
+        tensor(&self.place.weight, &dims, self.weight.iter().copied())
     }
 }
 
@@ -84,7 +86,7 @@ pub(crate) fn apply<'a>(model: &[u8], substitutes: impl Iterator<Item = &'a Subs
     spliced(model, &outline, &changes)
 }
 
-/// The model with the inputs of all `MatMul` and `Gemm` nodes as further outputs, and how many it had.
+/// The model with the inputs of all products and convolutions as further outputs, and how many it had.
 #[cfg(feature = "onnxruntime")]
 pub(crate) fn watched(model: &[u8]) -> Result<(Vec<u8>, usize), String> {
     let outline = Outline::parse(model)?;
@@ -98,7 +100,7 @@ pub(crate) fn watched(model: &[u8]) -> Result<(Vec<u8>, usize), String> {
         }
     }
     let (outputs, mut added) = (known.len(), Vec::new());
-    for node in outline.nodes.iter().filter(|node| matches!(node.op.as_str(), "MatMul" | "Gemm")) {
+    for node in outline.nodes.iter().filter(|node| matches!(node.op.as_str(), "MatMul" | "Gemm" | "Conv")) {
         for input in node.inputs.iter().take(2).filter(|input| outline.giver(input).is_some()) {
             if known.insert(input.clone()) {
                 let mut value = Vec::new();
@@ -155,11 +157,13 @@ fn with_bias(
     }
     wire::put(&mut add, 2, substitute.output.as_bytes());
     wire::put(&mut add, 4, b"Add");
-    let column: &[usize] = if substitute.place.left { &[bias.len(), 1] } else { &[bias.len()] };
+    // Outputs lie along the last axis, before it, or before those of a kernel.
+    let behind = usize::from(substitute.place.left) + substitute.place.kernel.len();
+    let column: Vec<usize> = std::iter::once(bias.len()).chain(std::iter::repeat_n(1, behind)).collect();
     let mut fields = Vec::new();
     wire::put(&mut fields, 1, &renamed);
     wire::put(&mut fields, 1, &add);
-    wire::put(&mut fields, 5, &tensor(&constant, column, bias.iter().copied()));
+    wire::put(&mut fields, 5, &tensor(&constant, &column, bias.iter().copied()));
     Ok(fields)
 }
 

@@ -1,14 +1,14 @@
 //! An ONNX graph that runs, batch by batch.
 
-use calabi_api::{Factors, InputSpec, Layer, Output, RunError, Runner, Samples, Tensor, Watch};
+use calabi_api::{Factors, InputSpec, Layer, Output, RunError, Runner, Samples, Watch};
 use rten::Value;
 
 use super::engine::{Engine, Loaded, Purpose};
-use super::watch::{BOUND, Sizes, rows};
+use super::sources::Watched;
+use super::watch::{BOUND, Shown, Sizes};
 use crate::batches::{Batch, Batches};
 use crate::inputs::{Input, matched};
 use crate::outputs::Joined;
-use crate::text::shown;
 
 /// The input that tells tokens from padding.
 const MASK: &str = "attention_mask";
@@ -65,27 +65,29 @@ impl Runner for OnnxRunner {
     }
 
     fn sources(&self, layers: &[&Layer]) -> Result<Vec<String>, RunError> {
-        layers.iter().map(|layer| self.engine.source(layer)).collect()
+        layers.iter().map(|layer| Ok(self.engine.source(layer)?.name)).collect()
     }
 
     /// The first batch holds one sample and takes a few passes, until it is known how large the watched values are.
     /// After that, batches are so small that all of them fit in 256 MiB, and several passes are made only where not even
     /// those of one sample (or of the model's fixed number of samples) do.
     fn observe(&mut self, samples: &Samples, layers: &[&Layer], watch: &mut Watch<'_>) -> Result<(), RunError> {
-        let sources = self.distinct(layers)?;
+        let sources = layers.iter().map(|layer| self.engine.source(layer)).collect::<Result<_, _>>()?;
+        let values = Watched::distinct(layers, sources)?;
         let loaded = self.engine.get(Purpose::Watching)?;
         let tensors = matched(&loaded.inputs, samples)?;
         let mask = loaded.inputs.iter().zip(&tensors).find(|(input, _)| input.name == MASK).map(|(_, mask)| *mask);
         let mut batches = Batches::new(&loaded.inputs, &tensors)?;
         let mut sizes = Sizes::default();
-        while let Some(batch) = batches.take_most(sizes.samples(&sources)) {
-            let mut rest = sources.as_slice();
+        while let Some(batch) = batches.take_most(sizes.samples(&values)) {
+            let mut rest = values.as_slice();
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(sizes.fitting(rest, batch.size));
-                let names: Vec<&str> = now.iter().map(|(name, _)| name.as_str()).collect();
-                for ((name, features), value) in now.iter().zip(loaded.values(&tensors, &batch, &names)?) {
-                    sizes.learn(name, &value, batch.size);
-                    shown_to(watch, name, *features, value, &batch, mask)?;
+                let names: Vec<&str> = now.iter().map(|watched| watched.value.as_str()).collect();
+                for (watched, value) in now.iter().zip(loaded.values(&tensors, &batch, &names)?) {
+                    sizes.learn(&watched.value, &value, batch.size);
+                    let value = Shown::new(&watched.value, value, &batch, mask)?;
+                    watched.sources.iter().try_for_each(|source| value.to(watch, source))?;
                 }
                 rest = later;
             }
@@ -98,38 +100,6 @@ impl Runner for OnnxRunner {
     fn substitute(&mut self, layer: &Layer, factors: Option<&Factors>) -> Result<(), RunError> {
         self.engine.substitute(layer, factors)
     }
-}
-
-impl OnnxRunner {
-    /// The values that flow into these layers, each once, in the order of the layers, and how many features they have.
-    fn distinct(&self, layers: &[&Layer]) -> Result<Vec<(String, usize)>, RunError> {
-        let mut sources: Vec<(String, usize)> = Vec::new();
-        for (layer, name) in layers.iter().zip(self.sources(layers)?) {
-            let features = layer.shape.cols();
-            match sources.iter().find(|(known, _)| *known == name) {
-                Some((_, known)) if *known != features => {
-                    let problem =
-                        format!("layer {} reads {features} features of a value of {known}", shown(&layer.name));
-                    return Err(RunError::Failed(problem));
-                }
-                Some(_) => {}
-                None => sources.push((name, features)),
-            }
-        }
-        Ok(sources)
-    }
-}
-
-fn shown_to(
-    watch: &mut Watch<'_>,
-    name: &str,
-    features: usize,
-    value: Value,
-    batch: &Batch,
-    mask: Option<&Tensor>,
-) -> Result<(), RunError> {
-    let rows = rows(name, features, value, batch, mask)?;
-    if rows.is_empty() { Ok(()) } else { watch(name, rows.view()) }
 }
 
 /// The model's outputs, without samples.

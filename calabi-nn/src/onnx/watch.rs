@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use calabi_api::{RunError, Tensor};
-use ndarray::{Array2, Axis};
+use calabi_api::{RunError, Tensor, Watch};
+use ndarray::{ArrayView2, Axis, CowArray, Ix2};
 use rten::Value;
 use rten_tensor::Layout;
 
+use super::patches;
+use super::sources::{Source, Watched};
 use crate::batches::Batch;
 use crate::text::{self, shown};
 
@@ -29,57 +31,111 @@ impl Sizes {
         self.most_rows = self.most_rows.max(entries / features);
     }
 
-    /// The bytes of a value of so many features; of one that was not seen: that it has no more rows than the others.
-    fn of(&self, name: &str, features: usize) -> Option<usize> {
-        let guess = (self.most_rows > 0).then(|| self.most_rows.saturating_mul(features).saturating_mul(4));
-        self.known.get(name).copied().or(guess)
+    /// The bytes of a value; of one that was not seen: that it has no more rows than the others.
+    fn of(&self, value: &Watched) -> Option<usize> {
+        let guess = (self.most_rows > 0).then(|| self.most_rows.saturating_mul(value.features()).saturating_mul(4));
+        self.known.get(&value.value).copied().or(guess)
     }
 
     /// How many samples may run at once so that all these values fit.
-    pub(crate) fn samples(&self, sources: &[(String, usize)]) -> usize {
-        let bytes =
-            sources.iter().try_fold(0, |sum: usize, (name, features)| sum.checked_add(self.of(name, *features)?));
+    pub(crate) fn samples(&self, values: &[Watched]) -> usize {
+        let bytes = values.iter().try_fold(0, |sum: usize, value| sum.checked_add(self.of(value)?));
         bytes.map_or(1, |bytes| BOUND / bytes.max(1)).max(1)
     }
 
     /// How many of these values, from the first, fit at once for so many samples: at least one.
-    pub(crate) fn fitting(&self, sources: &[(String, usize)], samples: usize) -> usize {
+    pub(crate) fn fitting(&self, values: &[Watched], samples: usize) -> usize {
         let mut bytes = 0_usize;
-        let fits = |(name, features): &&(String, usize)| {
-            bytes = bytes.saturating_add(self.of(name, *features).unwrap_or(BOUND).saturating_mul(samples));
+        let fits = |value: &&Watched| {
+            bytes = bytes.saturating_add(self.of(value).unwrap_or(BOUND).saturating_mul(samples));
             bytes <= BOUND
         };
-        sources.iter().take_while(fits).count().max(1)
+        values.iter().take_while(fits).count().max(1)
     }
 }
 
-/// The rows of a watched value that belong to samples of the batch and are no padding: tokens × features.
-pub(crate) fn rows(
-    name: &str,
-    features: usize,
-    value: Value,
-    batch: &Batch,
-    mask: Option<&Tensor>,
-) -> Result<Array2<f32>, RunError> {
-    let failed = |problem: String| RunError::Failed(format!("value {}: {problem}", shown(name)));
-    let shape = value.shape().to_vec();
-    let Value::FloatTensor(values) = value else {
-        return Err(failed(format!("it is a {}, where layers read f32", value.dtype())));
-    };
-    let wrong = || failed(format!("its shape is {} where a layer reads {features} features", text::shape(&shape)));
-    let (_, lead) = shape.split_last().filter(|&(&last, _)| last == features).ok_or_else(wrong)?;
-    let count: usize = lead.iter().product();
-    let all = Array2::from_shape_vec((count, features), values.into_data()).map_err(|_| wrong())?;
-    let kept = kept(&failed, lead, count, batch, mask)?;
-    Ok(match kept {
-        Some(kept) => all.select(Axis(0), &kept),
-        None => all,
-    })
+/// A value that was watched, on one batch.
+pub(crate) struct Shown<'a> {
+    name: &'a str,
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    batch: &'a Batch,
+    mask: Option<&'a Tensor>,
+}
+
+impl<'a> Shown<'a> {
+    pub(crate) fn new(
+        name: &'a str,
+        value: Value,
+        batch: &'a Batch,
+        mask: Option<&'a Tensor>,
+    ) -> Result<Self, RunError> {
+        let shape = value.shape().to_vec();
+        match value {
+            Value::FloatTensor(values) => Ok(Self { name, shape, values: values.into_data(), batch, mask }),
+            other => Err(failed(name, &format!("it is a {}, where layers read f32", other.dtype()))),
+        }
+    }
+
+    /// Shows what is read of it to a watcher.
+    pub(crate) fn to(&self, watch: &mut Watch<'_>, source: &Source) -> Result<(), RunError> {
+        let Some(window) = &source.window else {
+            let rows = self.rows(source.features)?;
+            return if rows.is_empty() { Ok(()) } else { watch(&source.name, rows.view()) };
+        };
+        let mut shape = self.shape.clone();
+        let kernel: usize = window.kernel.iter().product();
+        if shape.get(1).is_none_or(|channels| channels.checked_mul(kernel) != Some(source.features)) {
+            return Err(self.wrong(source.features));
+        }
+        // A sample of the batch may be several of the value.
+        let each = shape[0].checked_div(self.batch.size).filter(|each| each * self.batch.size == shape[0]);
+        shape[0] = each.ok_or_else(|| failed(self.name, UNEVEN))? * self.batch.samples.len();
+        patches::show(window, &shape, &self.values, |rows| watch(&source.name, rows).map_err(Stopped::Watcher)).map_err(
+            |stopped| match stopped {
+                Stopped::Watcher(error) => error,
+                Stopped::Window(problem) => failed(self.name, &problem),
+            },
+        )
+    }
+
+    /// The rows that belong to samples of the batch and are no padding: tokens × features.
+    fn rows(&self, features: usize) -> Result<CowArray<'_, f32, Ix2>, RunError> {
+        let wrong = || self.wrong(features);
+        let (_, lead) = self.shape.split_last().filter(|&(&last, _)| last == features).ok_or_else(wrong)?;
+        let count: usize = lead.iter().product();
+        let all = ArrayView2::from_shape((count, features), &self.values).map_err(|_| wrong())?;
+        let kept = kept(&|problem: &str| failed(self.name, problem), lead, count, self.batch, self.mask)?;
+        Ok(kept.map_or_else(|| all.into(), |kept| all.select(Axis(0), &kept).into()))
+    }
+
+    fn wrong(&self, features: usize) -> RunError {
+        let shape = text::shape(&self.shape);
+        failed(self.name, &format!("its shape is {shape} where a layer reads {features} features"))
+    }
+}
+
+const UNEVEN: &str = "its samples do not lie along its first axis, and the last batch is not full";
+
+/// Why a value was not shown to its end.
+enum Stopped {
+    Watcher(RunError),
+    Window(String),
+}
+
+impl From<String> for Stopped {
+    fn from(problem: String) -> Self {
+        Self::Window(problem)
+    }
+}
+
+fn failed(name: &str, problem: &str) -> RunError {
+    RunError::Failed(format!("value {}: {problem}", shown(name)))
 }
 
 /// Which rows are kept; none where all are.
 fn kept(
-    failed: &dyn Fn(String) -> RunError,
+    failed: &dyn Fn(&str) -> RunError,
     lead: &[usize],
     count: usize,
     batch: &Batch,
@@ -91,7 +147,7 @@ fn kept(
     } else if lead.first().is_some_and(|first| first % batch.size == 0) {
         count / batch.size * given
     } else {
-        return Err(failed("its samples do not lie along its first axis, and the last batch is not full".to_owned()));
+        return Err(failed(UNEVEN));
     };
     let tokens = mask.and_then(|mask| tokens(mask, batch)).filter(|(length, _)| {
         // [batch, sequence, ...], or both as one axis
@@ -130,8 +186,10 @@ mod tests {
         Value::from_shape(shape.to_vec(), vec![0.0_f32; shape.iter().product()]).unwrap()
     }
 
-    fn sources(names: &[&str], features: usize) -> Vec<(String, usize)> {
-        names.iter().map(|name| ((*name).to_owned(), features)).collect()
+    fn sources(names: &[&str], features: usize) -> Vec<Watched> {
+        let source = |value: String| Source { name: value.clone(), value, features, window: None };
+        let watched = |name: &&str| Watched { value: (*name).to_owned(), sources: vec![source((*name).to_owned())] };
+        names.iter().map(watched).collect()
     }
 
     #[test]
@@ -169,10 +227,11 @@ mod tests {
     fn rows_of_samples_that_only_fill_the_batch_are_left_out() {
         let batch = Batch { samples: 4..6, size: 4 };
         let given = Value::from_shape(vec![8, 1], (0..8_u8).map(f32::from).collect()).unwrap();
-        let kept = rows("v", 1, given, &batch, None).unwrap();
-        assert_eq!(kept.as_slice().unwrap(), [0.0, 1.0, 2.0, 3.0]);
-        let error = rows("v", 1, value(&[1, 8, 1]), &batch, None).unwrap_err().to_string();
+        let given = Shown::new("v", given, &batch, None).unwrap();
+        assert_eq!(given.rows(1).unwrap().as_slice().unwrap(), [0.0, 1.0, 2.0, 3.0]);
+        let uneven = Shown::new("v", value(&[1, 8, 1]), &batch, None).unwrap();
+        let error = uneven.rows(1).unwrap_err().to_string();
         assert!(error.contains("value v: its samples do not lie along its first axis"), "{error}");
-        assert!(rows("v", 1, Value::from_shape(vec![4, 1], vec![1_i32; 4]).unwrap(), &batch, None).is_err());
+        assert!(Shown::new("v", Value::from_shape(vec![4, 1], vec![1_i32; 4]).unwrap(), &batch, None).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of what the crate promises, as one program: rten is linked once.
 
+mod convolution;
 mod data;
 mod hf;
 mod low_rank;

@@ -79,6 +79,13 @@ impl Graph {
         Self(self.0.message(1, &node))
     }
 
+    /// A node with these attributes.
+    pub(crate) fn node_of(self, op: &str, inputs: &[&str], output: &str, attributes: &[Message]) -> Self {
+        let node = inputs.iter().fold(Message::new(), |node, input| node.bytes(1, input));
+        let node = attributes.iter().fold(node.bytes(2, output).bytes(4, op), |node, it| node.message(5, it));
+        Self(self.0.message(1, &node))
+    }
+
     /// A Gemm, with its two flags.
     pub(crate) fn gemm(self, inputs: &[&str], output: &str, [a, b]: [bool; 2]) -> Self {
         self.node_with("Gemm", inputs, output, &[("transA", u64::from(a)), ("transB", u64::from(b))])
@@ -138,7 +145,7 @@ fn value(name: &str, dtype: u64, dims: &[&str]) -> Message {
 pub(crate) fn layer(name: &str, shape: (usize, usize), input: &str, output: &str) -> Layer {
     let shape = Shape::new(shape.0, shape.1).unwrap();
     let (input, output) = (Some(input.to_owned()), Some(output.to_owned()));
-    let wiring = Wiring { weight: name.to_owned(), input, output, unseen: None };
+    let wiring = Wiring { weight: name.to_owned(), input, output, ..Wiring::default() };
     let cost = LayerCost::new(shape, DType::F32, DType::F32);
     Layer { name: name.to_owned(), shape, dtype: DType::F32, role: Role::Linear, cost, wiring, bias: false, key: 0 }
 }

@@ -37,6 +37,10 @@ pub struct ModelSettings {
     pub format: Option<Sited<String>>,
     /// The largest size of a shard, such as "2GB". Without it the shards stay as they are.
     pub shard_size: Option<Sited<ByteSize>>,
+    /// Whether factors of weights that an ONNX graph stores as integers are stored as integers too: 8 bits, with a scale for
+    /// each row. Without it they are floating point; other weights always stay as they are. The measured errors are those
+    /// of the rounded factors.
+    pub requantise: Option<Sited<bool>>,
 }
 
 /// `[layers]`: which layers are factorized, and what holds for all of them.

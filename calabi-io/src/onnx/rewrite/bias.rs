@@ -18,23 +18,49 @@ impl Target<'_> {
     /// The parameters of its factors, and of a bias that the model does not have.
     pub(crate) fn parameters(&self) -> u64 {
         let Self { layer, rank, bias, .. } = self;
-        let new_bias = matches!(bias, Some(Bias::OfGemm(_) | Bias::Behind));
+        let new_bias = matches!(bias, Some(Bias::Input(_) | Bias::Behind));
         let rows = if new_bias { layer.shape.rows() as u64 } else { 0 };
         (layer.cost.per_rank * rank.get() as u64).parameters.saturating_add(rows)
     }
 }
 
+/// A bias that will be a tensor of its own.
+pub(super) struct NewBias {
+    pub(super) name: String,
+    /// What the output is called before an `Add` behind the layer adds the bias, if one does.
+    pub(super) plain: Option<String>,
+}
+
 impl Rewrite<'_> {
-    /// Makes room for a target's bias; a new tensor's pieces go with those of the factors.
+    /// What a target's bias will be called, where it is a tensor of its own.
+    pub(super) fn new_bias(&mut self, target: &Target<'_>) -> Option<NewBias> {
+        let structure = &self.model.structure;
+        let weight = structure.text(structure.tensor(target.site.tensor).name);
+        let output = structure.node(target.site.primary().at).outputs.first().copied().unwrap_or(NameId::NONE);
+        match target.bias? {
+            Bias::Own(_) => None,
+            Bias::Input(_) => Some(NewBias { name: self.fresh.name(weight, "bias"), plain: None }),
+            Bias::Behind => {
+                let plain = Some(self.fresh.name(structure.text(output), "unbiased"));
+                Some(NewBias { name: self.fresh.name(weight, "bias"), plain })
+            }
+        }
+    }
+
+    /// Makes room for a target's bias; a new tensor goes with the factors.
     pub(super) fn bias(
         &mut self,
         target: &Target<'_>,
         bias: Bias,
+        new: Option<&NewBias>,
         pieces: &mut Vec<Piece>,
     ) -> Result<BiasSlot, FormatError> {
-        if let Bias::Own(id) = bias {
-            return Ok(BiasSlot { place: self.amend(id, target)?, base: Some(id) });
-        }
+        let (new, base) = match (bias, new) {
+            (Bias::Own(id), _) => return Ok(BiasSlot { place: self.amend(id, target)?, base: Some(id) }),
+            (Bias::Input(base), Some(new)) => (new, base),
+            (Bias::Behind, Some(new)) => (new, None),
+            (_, None) => return Err(FormatError::Misuse(format!("the bias of {} has no name", target.layer.name))),
+        };
         let opset = self.model.structure.opset();
         if opset < BROADCASTS {
             let problem = format!("the model is of opset {opset}, whose operators do not broadcast a bias");
@@ -44,28 +70,28 @@ impl Rewrite<'_> {
         let node = structure.node(target.site.primary().at);
         let output = node.outputs.first().copied().unwrap_or(NameId::NONE);
         let weight = structure.tensor(target.site.tensor);
-        let name = self.fresh.name(structure.text(weight.name), "bias");
-        let dims = self.bias_dims(target, output)?;
+        let dims = self.bias_dims(target, bias, output)?;
         let outside = self.outside || matches!(weight.data, Data::External(..));
         let large = dims.iter().product::<u64>().saturating_mul(target.layer.dtype.bytes()) >= SMALL;
-        let tensor = NewTensor { name: &name, dims: &dims, element: target.site.element };
+        let tensor = NewTensor { name: &new.name, dims: &dims, element: target.site.element };
         let place = self.new_tensor(target, &tensor, outside && large, pieces)?;
-        match bias {
-            Bias::OfGemm(base) => {
-                self.give_gemm(node, &name)?;
-                Ok(BiasSlot { place, base })
-            }
-            Bias::Own(_) | Bias::Behind => {
-                self.add_behind(node, output, &name)?;
-                Ok(BiasSlot { place, base: None })
-            }
+        // The last node of a convolution is one of ours, and knows of the bias.
+        let convolves = target.site.primary().kind == Kind::Conv;
+        match &new.plain {
+            Some(plain) => self.add_behind(node, output, (plain, !convolves), &new.name)?,
+            None if convolves => {}
+            None => self.give_gemm(node, &new.name)?,
         }
+        Ok(BiasSlot { place, base })
     }
 
     /// The dimensions of a bias that broadcasts along the output's features.
-    fn bias_dims(&self, target: &Target<'_>, output: NameId) -> Result<Vec<u64>, FormatError> {
+    fn bias_dims(&self, target: &Target<'_>, bias: Bias, output: NameId) -> Result<Vec<u64>, FormatError> {
         let outputs = target.layer.shape.rows() as u64;
         let read = target.site.primary();
+        if read.kind == Kind::Conv && bias == Bias::Behind {
+            return Ok(std::iter::once(outputs).chain(read.dims.iter().skip(2).map(|_| 1)).collect());
+        }
         if read.slot == 1 {
             return Ok(vec![outputs]);
         }
@@ -97,18 +123,24 @@ impl Rewrite<'_> {
         Ok(())
     }
 
-    /// Lets an `Add` give a node's output, of what the node gives and this bias.
-    fn add_behind(&mut self, node: &Node, output: NameId, bias: &str) -> Result<(), FormatError> {
+    /// Lets an `Add` give a node's output, of this bias and what then is called `plain`: by the node itself, if it is the
+    /// one that gives it.
+    fn add_behind(
+        &mut self,
+        node: &Node,
+        output: NameId,
+        (plain, gives): (&str, bool),
+        bias: &str,
+    ) -> Result<(), FormatError> {
         let structure = &self.model.structure;
         let text = |name: NameId| structure.text(name).to_owned();
-        let plain = self.fresh.name(&text(output), "unbiased");
-        if let Some(former) = self.nth(node, node::OUTPUT, 0)? {
+        if let Some(former) = self.nth(node, node::OUTPUT, 0)?.filter(|_| gives) {
             let new = vec![Piece::Bytes(message(node::OUTPUT, plain.as_bytes()))];
             self.splice.replace(Some(node.frame), former, new);
         }
         let name = self.node_name(node, "bias");
         let add = schema::Node {
-            input: vec![plain.clone(), bias.to_owned()],
+            input: vec![plain.to_owned(), bias.to_owned()],
             output: vec![text(output)],
             name,
             operator: "Add".to_owned(),
@@ -118,7 +150,7 @@ impl Rewrite<'_> {
         let add = vec![Piece::Bytes(message(graph::NODE, &add.encode_to_vec()))];
         self.splice.append(Some(self.main.frame), structure.frame(node.frame).span().end, add);
         if let Some(value) = self.typed(structure.main, output)? {
-            self.add_value(structure.main, &schema::Value { name: plain, ..value });
+            self.add_value(structure.main, &schema::Value { name: plain.to_owned(), ..value });
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ use crate::onnx::structure::{At, Data};
 pub(super) struct Stored {
     pub(super) name: String,
     pub(super) form: Form,
+    /// What its scales are called, and the axis of its rows, if it is stored as integers.
+    pub(super) integers: Option<(String, i64)>,
 }
 
 /// Both factors of a tensor.
@@ -48,8 +50,14 @@ impl Rewrite<'_> {
         let [a, b] = site.stores().map_err(FormatError::Misuse)?;
         let base = structure.text(site.name(structure));
         let [right, left] = ["right", "left"].map(|suffix| self.fresh.name(base, suffix));
-        let [of_a, of_b] = if site.transposed { [right, left] } else { [left, right] };
-        Ok(Halves { a: Stored { name: of_a, form: a }, b: Stored { name: of_b, form: b } })
+        let [of_right, of_left] = target.integers.map_or([None; 2], |axes| axes.map(Some));
+        let [of_a, of_b] =
+            if site.transposed { [(right, of_right), (left, of_left)] } else { [(left, of_left), (right, of_right)] };
+        let mut stored = |(name, axis): (String, Option<i64>), form| {
+            let integers = axis.map(|axis| (self.fresh.name(&name, "scale"), axis));
+            Stored { name, form, integers }
+        };
+        Ok(Halves { a: stored(of_a, a), b: stored(of_b, b) })
     }
 
     /// Makes room for the right factor, then the left one.
@@ -65,10 +73,17 @@ impl Rewrite<'_> {
         let outside = outside || matches!(weight.data, Data::External(..));
         let mut slots = Vec::new();
         for half in right_then_left(target) {
-            let Stored { name, form } = halves.get(half);
-            let tensor = NewTensor { name, dims: &form.dims(target.rank.get()), element: site.element };
-            let place = self.new_tensor(target, &tensor, outside, pieces)?;
-            slots.push(Slot { transposed: site.transposed != form.flipped, kernel: form.kernel, place });
+            let Stored { name, form, integers } = halves.get(half);
+            let dims = form.dims(target.rank.get());
+            let element = if integers.is_some() { ElementType::INT8 } else { site.element };
+            let place = self.new_tensor(target, &NewTensor { name, dims: &dims, element }, outside, pieces)?;
+            let mut scales = None;
+            if let Some((name, axis)) = integers {
+                let rows = usize::try_from(*axis).ok().and_then(|axis| dims.get(axis)).copied().unwrap_or_default();
+                let tensor = NewTensor { name, dims: &[rows], element: site.element };
+                scales = Some(self.new_tensor(target, &tensor, outside, pieces)?);
+            }
+            slots.push(Slot { transposed: site.transposed != form.flipped, kernel: form.kernel, place, scales });
         }
         Ok([slots[0], slots[1]])
     }
@@ -83,7 +98,8 @@ impl Rewrite<'_> {
         pieces: &mut Vec<Piece>,
     ) -> Result<Place, FormatError> {
         let layer = target.layer;
-        let length = new.dims.iter().try_fold(layer.dtype.bytes(), |length, &dim| length.checked_mul(dim));
+        let elements = new.dims.iter().try_fold(1_u64, |length, &dim| length.checked_mul(dim));
+        let length = elements.and_then(|elements| new.element.raw_bytes(elements));
         let length =
             length.ok_or_else(|| FormatError::Misuse(format!("the factors of {} are too large", layer.name)))?;
         let mut tensor = schema::Tensor {
@@ -158,7 +174,7 @@ impl Rewrite<'_> {
         let name = target.site.name(structure);
         let Some(listed) = self.main.inputs.iter().find(|input| input.name == name) else { return };
         let values = right_then_left(target).map(|half| {
-            let Stored { name, form } = halves.get(half);
+            let Stored { name, form, .. } = halves.get(half);
             let value = schema::Value::of(name, target.site.element, &form.dims(target.rank.get()));
             Piece::Bytes(message(graph::INPUT, &value.encode_to_vec()))
         });

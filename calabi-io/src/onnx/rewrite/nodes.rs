@@ -3,6 +3,7 @@
 use calabi_api::FormatError;
 use prost::Message;
 
+use super::bias::NewBias;
 use super::factors::{Halves, Stored};
 use super::{Rewrite, Target};
 use crate::onnx::fields::{attribute, function, graph, node};
@@ -35,14 +36,20 @@ impl From<schema::Attribute> for Amended {
 }
 
 impl Rewrite<'_> {
-    /// Lets a node that reads a weight read its factors.
-    pub(super) fn read(&mut self, target: &Target<'_>, read: &Read, halves: &Halves) -> Result<(), FormatError> {
+    /// Lets a node that reads a weight read its factors, and a new bias if it is a convolution.
+    pub(super) fn read(
+        &mut self,
+        target: &Target<'_>,
+        read: &Read,
+        halves: &Halves,
+        bias: Option<&NewBias>,
+    ) -> Result<(), FormatError> {
         let structure = &self.model.structure;
         let output = structure.node(read.at).outputs.first().copied().unwrap_or(NameId::NONE);
         let inner = self.fresh.name(structure.text(output), "inner");
         let [first, second] = read.forms().map(|form| self.factor(target, read, halves, &form));
         if matches!(read.kind, Kind::Conv | Kind::SeparableConv(_) | Kind::Gather) {
-            self.node_behind(read, &first, &second, &inner)?;
+            self.node_behind(read, [&first, &second], &inner, bias)?;
         } else {
             self.node_before(read, &first, &inner);
             self.second_node(read, &second, &inner)?;
@@ -50,35 +57,41 @@ impl Rewrite<'_> {
         self.inner_value(read, target.rank, &inner)
     }
 
-    /// What a factor is called as a node reads it: behind a `Transpose` or a `Cast` where it is stored otherwise.
+    /// What a factor is called as a node reads it: behind nodes that scale, turn or convert it where it is stored otherwise.
     fn factor(&mut self, target: &Target<'_>, read: &Read, halves: &Halves, form: &Form) -> String {
-        let Stored { name, form: stored } = halves.get(form.half);
+        let Stored { name, form: stored, integers } = halves.get(form.half);
         let mut name = name.clone();
+        if let Some((scales, axis)) = integers {
+            let axis = vec![schema::Attribute::of_integer("axis", *axis)];
+            name = self.derived(read, &[&name, scales], "scaled", "DequantizeLinear", axis);
+        }
         if stored.flipped != form.flipped {
-            name = self.derived(read, &name, "turned", "Transpose", Vec::new());
+            name = self.derived(read, &[&name], "turned", "Transpose", Vec::new());
         }
         if target.site.element != read.element {
-            name = self.derived(read, &name, "cast", "Cast", vec![schema::Attribute::of_integer("to", read.element.0)]);
+            let to = vec![schema::Attribute::of_integer("to", read.element.0)];
+            name = self.derived(read, &[&name], "cast", "Cast", to);
         }
         name
     }
 
-    /// What a node of one input makes of a constant, once in a graph.
+    /// What a node makes of constants, once in a graph; called after the first.
     fn derived(
         &mut self,
         read: &Read,
-        input: &str,
+        inputs: &[&str],
         suffix: &'static str,
         operator: &str,
         attribute: Vec<schema::Attribute>,
     ) -> String {
-        let key = (read.at.graph, input.to_owned(), suffix);
+        let [first, ..] = inputs else { return String::new() };
+        let key = (read.at.graph, (*first).to_owned(), suffix);
         if let Some(name) = self.made.get(&key) {
             return name.clone();
         }
-        let name = self.fresh.name(input, suffix);
+        let name = self.fresh.name(first, suffix);
         let new = schema::Node {
-            input: vec![input.to_owned()],
+            input: inputs.iter().map(|&input| input.to_owned()).collect(),
             output: vec![name.clone()],
             operator: operator.to_owned(),
             attribute,
@@ -129,7 +142,13 @@ impl Rewrite<'_> {
     }
 
     /// The original node reads the data by the first factor; one behind it gives its output by the second.
-    fn node_behind(&mut self, read: &Read, first: &str, second: &str, inner: &str) -> Result<(), FormatError> {
+    fn node_behind(
+        &mut self,
+        read: &Read,
+        [first, second]: [&str; 2],
+        inner: &str,
+        bias: Option<&NewBias>,
+    ) -> Result<(), FormatError> {
         let structure = &self.model.structure;
         let node = structure.node(read.at);
         let text = |name: &NameId| structure.text(*name).to_owned();
@@ -149,10 +168,17 @@ impl Rewrite<'_> {
         };
         self.amend_node(node, &inputs, Some(inner), amended)?;
         let convolves = read.kind != Kind::Gather;
-        let bias = node.inputs.get(2).filter(|&&bias| convolves && bias != NameId::NONE);
+        let former = node.inputs.get(2).filter(|&&bias| bias != NameId::NONE).map(text);
+        let bias = bias.filter(|_| convolves);
+        let (third, plain) = match bias {
+            Some(NewBias { plain: Some(plain), .. }) => (former, Some(plain.clone())),
+            Some(NewBias { name, plain: None }) => (Some(name.clone()), None),
+            None => (former, None),
+        };
+        let third = third.filter(|_| convolves);
         let behind = schema::Node {
-            input: [inner.to_owned(), second.to_owned()].into_iter().chain(bias.map(text)).collect(),
-            output: node.outputs.first().map(text).into_iter().collect(),
+            input: [inner.to_owned(), second.to_owned()].into_iter().chain(third).collect(),
+            output: plain.or_else(|| node.outputs.first().map(text)).into_iter().collect(),
             name: self.node_name(node, "left"),
             operator: if convolves { text(&node.operator) } else { "MatMul".to_owned() },
             attribute,

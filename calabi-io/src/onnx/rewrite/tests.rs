@@ -45,7 +45,13 @@ fn open(bytes: &[u8]) -> (tempfile::TempDir, Model) {
 
 fn planned(model: &Model, limit: u64) -> Result<Plan, calabi_api::FormatError> {
     let found = layers::find(model);
-    let target = Target { layer: &found.layers[0], site: &found.sites[0], rank: Rank::new(8).unwrap(), bias: None };
+    let target = Target {
+        layer: &found.layers[0],
+        site: &found.sites[0],
+        rank: Rank::new(8).unwrap(),
+        bias: None,
+        integers: None,
+    };
     plan(model, &[target], "small.onnx", limit)
 }
 

@@ -1,0 +1,62 @@
+//! What a convolution reads of a value at each of its places: a row of channels by places of the kernel.
+
+use calabi_api::{Window, WindowAxis};
+use ndarray::{Array2, ArrayView2};
+
+/// Rows of a value are made and shown so many bytes at a time.
+const SHOWN: usize = 16 << 20;
+
+/// Shows what a window sees of each sample of a value of `shape`, `samples × channels × axes`, in blocks of rows.
+pub(crate) fn show<E>(
+    window: &Window,
+    shape: &[usize],
+    values: &[f32],
+    mut each: impl FnMut(ArrayView2<'_, f32>) -> Result<(), E>,
+) -> Result<(), E>
+where
+    E: From<String>,
+{
+    let [samples, channels, sizes @ ..] = shape else { return Err("it has no channels".to_owned().into()) };
+    let too_small = || E::from(format!("a kernel of {window} is larger than its axes {sizes:?}"));
+    let axes = sizes.iter().enumerate().map(|(axis, &size)| window.axis(axis, size));
+    let axes = axes.collect::<Option<Vec<_>>>().filter(|axes| axes.len() == window.kernel.len());
+    let axes = axes.ok_or_else(too_small)?;
+    let (kernel, plane): (usize, usize) = (window.kernel.iter().product(), sizes.iter().product());
+    let outputs: usize = axes.iter().map(|axis| axis.outputs).product();
+    let features = channels * kernel;
+    let rows = (SHOWN / (4 * features).max(1)).max(1);
+    for sample in values.chunks_exact((channels * plane).max(1)).take(*samples) {
+        for first in (0..outputs).step_by(rows) {
+            let mut block = Array2::zeros((rows.min(outputs - first), features));
+            for (index, mut row) in block.outer_iter_mut().enumerate() {
+                let places = places(window, &axes, first + index);
+                for (channel, mut seen) in sample.chunks_exact(plane.max(1)).zip(row.exact_chunks_mut(kernel)) {
+                    for (seen, place) in seen.iter_mut().zip(&places) {
+                        *seen = place.and_then(|place| channel.get(place)).copied().unwrap_or(0.0);
+                    }
+                }
+            }
+            each(block.view())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where in a channel's plane the places of the kernel are for an output; none where a zero stands.
+fn places(window: &Window, axes: &[WindowAxis], output: usize) -> Vec<Option<usize>> {
+    let mut rest = output;
+    let mut at = vec![0; axes.len()];
+    for (at, axis) in at.iter_mut().zip(axes).rev() {
+        *at = rest % axis.outputs.max(1);
+        rest /= axis.outputs.max(1);
+    }
+    let mut places = vec![Some(0)];
+    for ((axis, &at), &kernel) in axes.iter().zip(&at).zip(&window.kernel) {
+        let inner = |place: &Option<usize>| {
+            let place = *place;
+            (0..kernel).map(move |step| Some(place? * axis.size + axis.input(at, step)?)).collect::<Vec<_>>()
+        };
+        places = places.iter().flat_map(inner).collect();
+    }
+    places
+}
