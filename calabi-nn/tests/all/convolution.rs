@@ -59,22 +59,20 @@ impl Case {
 
 /// Windows over one or two axes; strides, dilations and every kind of padding.
 fn case() -> impl Strategy<Value = Case> {
-    let axis = (1_usize..4, 1_usize..4, 1_usize..3, 0_usize..3, 0_usize..3, 5_usize..9);
+    // Kernel, stride, dilation, zeros before and behind, size.
+    let axis = [1_usize..4, 1..4, 1..3, 0..3, 0..3, 5..9];
     (prop::collection::vec(axis, 1..3), 0..3).prop_map(|(axes, kind)| {
-        let of =
-            |get: fn(&(usize, usize, usize, usize, usize, usize)) -> usize| axes.iter().map(get).collect::<Vec<_>>();
+        let of = |index: usize| axes.iter().map(|axis: &[usize; 6]| axis[index]).collect::<Vec<_>>();
         let zeros = vec![0; axes.len()];
         let padding = match kind {
-            0 => Padding::Given { before: of(|axis| axis.3), behind: of(|axis| axis.4) },
+            0 => Padding::Given { before: of(3), behind: of(4) },
             1 => Padding::Given { before: zeros.clone(), behind: zeros },
             // rten takes `SAME_LOWER` for `SAME_UPPER`, and refuses `VALID`.
             _ => Padding::SameUpper,
         };
-        let same = kind > 1;
         // rten pads by size only where kernels are dense.
-        let dilations = if same { vec![1; axes.len()] } else { of(|axis| axis.2) };
-        let window = Window { kernel: of(|axis| axis.0), strides: of(|axis| axis.1), dilations, padding };
-        Case { window, sizes: of(|axis| axis.5) }
+        let dilations = if kind > 1 { vec![1; axes.len()] } else { of(2) };
+        Case { window: Window { kernel: of(0), strides: of(1), dilations, padding }, sizes: of(5) }
     })
 }
 
