@@ -70,8 +70,8 @@ mod wire;
 /// the last axis and one along the first: then it is a matrix of outputs and rows by inputs and columns of the kernel.
 ///
 /// A bias that factors bring is added to the values of the layer's own where nothing else reads them: those of a Gemm's
-/// or a convolution's third input, or of an `Add` behind a `MatMul`. Else these two get a third input of their own, and a
-/// product an `Add` behind it.
+/// or a convolution's third input, or of an `Add` behind a `MatMul`. Else these two get a third input of their own, unless
+/// theirs is computed, and any other layer an `Add` behind it.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Onnx {}

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use calabi_api::{Basis, Factors, FormatError, Layer, LayerSink, Rank, Replacement, Side, WriteOptions, Written};
+use calabi_api::{Basis, Factors, FormatError, Layer, LayerSink, Rank, Replacement, Side, Written};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::decompose::{Context, Decomposed};
 use crate::metric::{Metric, compensation, measured_loss};
 use crate::sequential::Sequenced;
 use crate::store::Store;
-use crate::{Error, Pipeline, Plan, PlannedLayer, Stage};
+use crate::{Error, Plan, PlannedLayer, Stage};
 
 /// The error of a layer's factors as they were written, relative to its output (without data: in the Frobenius norm), and
 /// the time it took.
@@ -43,7 +43,8 @@ pub(crate) fn substitute(
     let factorized: Vec<_> = plan.layers.iter().filter_map(|l| Some((l, l.rank()?))).collect();
     let replaced: Vec<_> =
         factorized.iter().map(|&(l, rank)| Replacement { layer: &l.layer, rank, bias: l.bias }).collect();
-    let mut sink = context.source.create(model, &replaced, &write_options(context.pipeline)).map_err(output_error)?;
+    let mut sink =
+        context.source.create(model, &replaced, &context.pipeline.model.write_options()).map_err(output_error)?;
     for (tensor, values) in ready.sequenced.iter().flat_map(|sequenced| &sequenced.amended) {
         sink.amend(tensor, values).map_err(output_error)?;
     }
@@ -95,14 +96,6 @@ fn one_layer(
     Ok(measured_error.map(|measured_error| Substituted { measured_error, seconds }))
 }
 
-/// How a pipeline's model is written.
-pub(crate) fn write_options(pipeline: &Pipeline) -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.shard_size = pipeline.model.shard_size.as_ref().map(|size| size.bytes());
-    options.requantise = pipeline.model.requantise.as_ref().is_some_and(|requantise| requantise.value);
-    options
-}
-
 /// The factors with the bias that was declared for them: zeros where nothing is to be made up for.
 fn with_bias(factors: Factors, planned: &PlannedLayer) -> Factors {
     let zeros = || Array1::zeros(planned.layer.shape.rows());
@@ -126,7 +119,7 @@ impl Made {
         if let Some(metric) = &metric {
             factors.bias = compensation(weight.view(), &factors, metric).map(to_f32);
         }
-        let factors = context.source.rounded(layer, factors, &write_options(context.pipeline));
+        let factors = context.source.rounded(layer, factors, &context.pipeline.model.write_options());
         Ok(Self { weight, metric, factors })
     }
 

@@ -6,7 +6,6 @@ use crate::choose::choose_by_shape;
 use crate::metric::Objective;
 use crate::metrics::brings_bias;
 use crate::sensitivity::wanted;
-use crate::substitute::write_options;
 use crate::{Decision, Error, Pattern, Pipeline, Plan, PlannedLayer, Rule, Sited};
 
 /// The plan of a model before any weight is read.
@@ -17,7 +16,7 @@ pub(crate) fn survey(pipeline: &Pipeline, source: &dyn LayerSource) -> Result<Pl
         .iter()
         .map(|layer| {
             let bias = brings_bias(pipeline, source, layer)?;
-            let cost = source.cost(layer, &write_options(pipeline));
+            let cost = source.cost(layer, &pipeline.model.write_options());
             let layer = &with_cost_of(bias, &Layer { cost, ..layer.clone() });
             let rule = rule(pipeline, &layer.name);
             let decision = match skipped(pipeline, layer) {

@@ -93,7 +93,8 @@ impl Window {
             }
             same => {
                 let outputs = size.checked_add(stride)?.checked_sub(1)?.checked_div(stride)?;
-                let zeros = (outputs.checked_sub(1)? * stride + span).saturating_sub(size);
+                let read = outputs.checked_sub(1)?.checked_mul(stride)?.checked_add(span)?;
+                let zeros = read.saturating_sub(size);
                 (if *same == Padding::SameUpper { zeros / 2 } else { zeros.div_ceil(2) }, outputs)
             }
         };

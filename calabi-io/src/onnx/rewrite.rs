@@ -40,7 +40,7 @@ pub(crate) struct Target<'a> {
     pub(crate) rank: Rank,
     /// How the bias of the factors is added, where they bring one.
     pub(crate) bias: Option<Bias>,
-    /// The axes of the rows of both factors, right before left, where these are stored as integers.
+    /// The axes of the rows of both factors, `A` before `B`, where these are stored as integers.
     pub(crate) integers: Option<[i64; 2]>,
 }
 
@@ -178,7 +178,11 @@ impl<'m> Rewrite<'m> {
         }
         let mut pieces = Vec::new();
         let [right, left] = self.factors(target, &halves, &mut pieces)?;
-        let bias = target.bias.map(|bias| self.bias(target, bias, new_bias.as_ref(), &mut pieces)).transpose()?;
+        let bias = match (target.bias, &new_bias) {
+            (Some(Bias::Own(id)), _) => Some(BiasSlot { place: self.amend(id, target)?, base: Some(id) }),
+            (_, Some(new)) => Some(self.add_bias(target, new, &mut pieces)?),
+            (_, None) => None,
+        };
         self.replace_weight(target, pieces);
         self.list_as_inputs(target, &halves);
         Ok(Slots { right, left, bias })

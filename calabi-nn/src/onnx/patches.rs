@@ -1,35 +1,36 @@
 //! What a convolution reads of a value at each of its places: a row of channels by places of the kernel.
 
-use calabi_api::{Window, WindowAxis};
+use calabi_api::{RunError, Window, WindowAxis};
 use ndarray::{Array2, ArrayView2};
 
 /// Rows of a value are made and shown so many bytes at a time.
 const SHOWN: usize = 16 << 20;
 
-/// Shows what a window sees of each sample of a value of `shape`, `samples × channels × axes`, in blocks of rows.
-pub(crate) fn show<E>(
+/// The window along each axis of a value of these sizes; none where it does not fit them.
+pub(crate) fn axes(window: &Window, sizes: &[usize]) -> Option<Vec<WindowAxis>> {
+    let axes = sizes.iter().enumerate().map(|(axis, &size)| window.axis(axis, size)).collect::<Option<Vec<_>>>()?;
+    axes.iter().try_fold(1_usize, |outputs, axis| outputs.checked_mul(axis.outputs))?;
+    (axes.len() == window.kernel.len()).then_some(axes)
+}
+
+/// Shows what a window sees of so many samples of a value, `samples × channels × axes`, in blocks of rows.
+pub(crate) fn show(
     window: &Window,
-    shape: &[usize],
+    axes: &[WindowAxis],
+    [samples, channels]: [usize; 2],
     values: &[f32],
-    mut each: impl FnMut(ArrayView2<'_, f32>) -> Result<(), E>,
-) -> Result<(), E>
-where
-    E: From<String>,
-{
-    let [samples, channels, sizes @ ..] = shape else { return Err("it has no channels".to_owned().into()) };
-    let too_small = || E::from(format!("a kernel of {window} is larger than its axes {sizes:?}"));
-    let axes = sizes.iter().enumerate().map(|(axis, &size)| window.axis(axis, size));
-    let axes = axes.collect::<Option<Vec<_>>>().filter(|axes| axes.len() == window.kernel.len());
-    let axes = axes.ok_or_else(too_small)?;
-    let (kernel, plane): (usize, usize) = (window.kernel.iter().product(), sizes.iter().product());
+    mut each: impl FnMut(ArrayView2<'_, f32>) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let kernel: usize = window.kernel.iter().product();
+    let plane: usize = axes.iter().map(|axis| axis.size).product();
     let outputs: usize = axes.iter().map(|axis| axis.outputs).product();
     let features = channels * kernel;
     let rows = (SHOWN / (4 * features).max(1)).max(1);
-    for sample in values.chunks_exact((channels * plane).max(1)).take(*samples) {
+    for sample in values.chunks_exact((channels * plane).max(1)).take(samples) {
         for first in (0..outputs).step_by(rows) {
             let mut block = Array2::zeros((rows.min(outputs - first), features));
             for (index, mut row) in block.outer_iter_mut().enumerate() {
-                let places = places(window, &axes, first + index);
+                let places = places(window, axes, first + index);
                 for (channel, mut seen) in sample.chunks_exact(plane.max(1)).zip(row.exact_chunks_mut(kernel)) {
                     for (seen, place) in seen.iter_mut().zip(&places) {
                         *seen = place.and_then(|place| channel.get(place)).copied().unwrap_or(0.0);

@@ -83,20 +83,18 @@ impl<'a> Shown<'a> {
             let rows = self.rows(source.features)?;
             return if rows.is_empty() { Ok(()) } else { watch(&source.name, rows.view()) };
         };
-        let mut shape = self.shape.clone();
+        let wrong = || self.wrong(source.features);
+        let [count, channels, sizes @ ..] = self.shape.as_slice() else { return Err(wrong()) };
         let kernel: usize = window.kernel.iter().product();
-        if shape.get(1).is_none_or(|channels| channels.checked_mul(kernel) != Some(source.features)) {
-            return Err(self.wrong(source.features));
+        if channels.checked_mul(kernel) != Some(source.features) {
+            return Err(wrong());
         }
         // A sample of the batch may be several of the value.
-        let each = shape[0].checked_div(self.batch.size).filter(|each| each * self.batch.size == shape[0]);
-        shape[0] = each.ok_or_else(|| failed(self.name, UNEVEN))? * self.batch.samples.len();
-        patches::show(window, &shape, &self.values, |rows| watch(&source.name, rows).map_err(Stopped::Watcher)).map_err(
-            |stopped| match stopped {
-                Stopped::Watcher(error) => error,
-                Stopped::Window(problem) => failed(self.name, &problem),
-            },
-        )
+        let each = count.checked_div(self.batch.size).filter(|each| each * self.batch.size == *count);
+        let samples = each.ok_or_else(|| failed(self.name, UNEVEN))? * self.batch.samples.len();
+        let too_small = || failed(self.name, &format!("a kernel of {window} does not fit its axes {sizes:?}"));
+        let axes = patches::axes(window, sizes).ok_or_else(too_small)?;
+        patches::show(window, &axes, [samples, *channels], &self.values, |rows| watch(&source.name, rows))
     }
 
     /// The rows that belong to samples of the batch and are no padding: tokens × features.
@@ -116,18 +114,6 @@ impl<'a> Shown<'a> {
 }
 
 const UNEVEN: &str = "its samples do not lie along its first axis, and the last batch is not full";
-
-/// Why a value was not shown to its end.
-enum Stopped {
-    Watcher(RunError),
-    Window(String),
-}
-
-impl From<String> for Stopped {
-    fn from(problem: String) -> Self {
-        Self::Window(problem)
-    }
-}
 
 fn failed(name: &str, problem: &str) -> RunError {
     RunError::Failed(format!("value {}: {problem}", shown(name)))

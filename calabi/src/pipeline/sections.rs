@@ -5,6 +5,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use calabi_api::WriteOptions;
 use calabi_api::settings::{Fraction, NonNegative, Share};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -41,6 +42,16 @@ pub struct ModelSettings {
     /// each row. Without it they are floating point; other weights always stay as they are. The measured errors are those
     /// of the rounded factors.
     pub requantise: Option<Sited<bool>>,
+}
+
+impl ModelSettings {
+    /// How the model is written.
+    pub(crate) fn write_options(&self) -> WriteOptions {
+        let mut options = WriteOptions::default();
+        options.shard_size = self.shard_size.as_ref().map(|size| size.bytes());
+        options.requantise = self.requantise.as_ref().is_some_and(|requantise| requantise.value);
+        options
+    }
 }
 
 /// `[layers]`: which layers are factorized, and what holds for all of them.

@@ -56,7 +56,7 @@ fn fit(context: &Context<'_>, planned: &Planned<'_>, anchored: &Anchored) -> Res
     let fit = anchored.factorize(weight.view(), refitted.view(), decomposer, rank).map_err(failed)?;
     let mut factors = factors_from_basis(refitted.view(), fit.basis(rank).map_err(failed)?);
     factors.bias = anchored.compensation(weight.view(), &factors).map(to_f32);
-    let factors = factors.rounded(layer.dtype);
+    let factors = context.source.rounded(layer, factors, &context.pipeline.model.write_options());
     let added = factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
     let loss = anchored.measured_loss(weight.view(), &factors, added.as_ref());
     let energy = fit.spectrum().energy();
@@ -157,7 +157,9 @@ impl<'p> Pass<'p> {
             .map_err(&self.fail)?;
         for (name, factors) in &refined.factors {
             let Some(planned) = layers.iter().find(|planned| planned.layer.name == *name) else { continue };
-            self.place(planned, &factors.clone().rounded(planned.layer.dtype))?;
+            let options = self.context.pipeline.model.write_options();
+            let rounded = self.context.source.rounded(planned.layer, factors.clone(), &options);
+            self.place(planned, &rounded)?;
             if let Some(Some(fitted)) = self.done.layers.get_mut(planned.index) {
                 fitted.refined = true;
             }

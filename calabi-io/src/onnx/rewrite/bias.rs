@@ -29,6 +29,8 @@ pub(super) struct NewBias {
     pub(super) name: String,
     /// What the output is called before an `Add` behind the layer adds the bias, if one does.
     pub(super) plain: Option<String>,
+    /// The tensor whose values it is added to.
+    base: Option<TensorId>,
 }
 
 impl Rewrite<'_> {
@@ -39,28 +41,21 @@ impl Rewrite<'_> {
         let output = structure.node(target.site.primary().at).outputs.first().copied().unwrap_or(NameId::NONE);
         match target.bias? {
             Bias::Own(_) => None,
-            Bias::Input(_) => Some(NewBias { name: self.fresh.name(weight, "bias"), plain: None }),
+            Bias::Input(base) => Some(NewBias { name: self.fresh.name(weight, "bias"), plain: None, base }),
             Bias::Behind => {
                 let plain = Some(self.fresh.name(structure.text(output), "unbiased"));
-                Some(NewBias { name: self.fresh.name(weight, "bias"), plain })
+                Some(NewBias { name: self.fresh.name(weight, "bias"), plain, base: None })
             }
         }
     }
 
-    /// Makes room for a target's bias; a new tensor goes with the factors.
-    pub(super) fn bias(
+    /// Makes room for a bias that goes with the factors, and lets it be added.
+    pub(super) fn add_bias(
         &mut self,
         target: &Target<'_>,
-        bias: Bias,
-        new: Option<&NewBias>,
+        new: &NewBias,
         pieces: &mut Vec<Piece>,
     ) -> Result<BiasSlot, FormatError> {
-        let (new, base) = match (bias, new) {
-            (Bias::Own(id), _) => return Ok(BiasSlot { place: self.amend(id, target)?, base: Some(id) }),
-            (Bias::Input(base), Some(new)) => (new, base),
-            (Bias::Behind, Some(new)) => (new, None),
-            (_, None) => return Err(FormatError::Misuse(format!("the bias of {} has no name", target.layer.name))),
-        };
         let opset = self.model.structure.opset();
         if opset < BROADCASTS {
             let problem = format!("the model is of opset {opset}, whose operators do not broadcast a bias");
@@ -70,7 +65,7 @@ impl Rewrite<'_> {
         let node = structure.node(target.site.primary().at);
         let output = node.outputs.first().copied().unwrap_or(NameId::NONE);
         let weight = structure.tensor(target.site.tensor);
-        let dims = self.bias_dims(target, bias, output)?;
+        let dims = self.bias_dims(target, new, output)?;
         let outside = self.outside || matches!(weight.data, Data::External(..));
         let large = dims.iter().product::<u64>().saturating_mul(target.layer.dtype.bytes()) >= SMALL;
         let tensor = NewTensor { name: &new.name, dims: &dims, element: target.site.element };
@@ -82,14 +77,14 @@ impl Rewrite<'_> {
             None if convolves => {}
             None => self.give_gemm(node, &new.name)?,
         }
-        Ok(BiasSlot { place, base })
+        Ok(BiasSlot { place, base: new.base })
     }
 
     /// The dimensions of a bias that broadcasts along the output's features.
-    fn bias_dims(&self, target: &Target<'_>, bias: Bias, output: NameId) -> Result<Vec<u64>, FormatError> {
+    fn bias_dims(&self, target: &Target<'_>, new: &NewBias, output: NameId) -> Result<Vec<u64>, FormatError> {
         let outputs = target.layer.shape.rows() as u64;
         let read = target.site.primary();
-        if read.kind == Kind::Conv && bias == Bias::Behind {
+        if read.kind == Kind::Conv && new.plain.is_some() {
             return Ok(std::iter::once(outputs).chain(read.dims.iter().skip(2).map(|_| 1)).collect());
         }
         if read.slot == 1 {
@@ -171,7 +166,7 @@ impl Rewrite<'_> {
     }
 
     /// Makes room for other values of a tensor: where its data is, as far as they are stored alike.
-    fn amend(&mut self, id: TensorId, target: &Target<'_>) -> Result<Place, FormatError> {
+    pub(super) fn amend(&mut self, id: TensorId, target: &Target<'_>) -> Result<Place, FormatError> {
         self.amended.insert(id);
         let model = self.model;
         let tensor = model.structure.tensor(id);

@@ -50,14 +50,13 @@ impl Rewrite<'_> {
         let [a, b] = site.stores().map_err(FormatError::Misuse)?;
         let base = structure.text(site.name(structure));
         let [right, left] = ["right", "left"].map(|suffix| self.fresh.name(base, suffix));
-        let [of_right, of_left] = target.integers.map_or([None; 2], |axes| axes.map(Some));
-        let [of_a, of_b] =
-            if site.transposed { [(right, of_right), (left, of_left)] } else { [(left, of_left), (right, of_right)] };
-        let mut stored = |(name, axis): (String, Option<i64>), form| {
+        let [of_a, of_b] = if site.transposed { [right, left] } else { [left, right] };
+        let [axis_of_a, axis_of_b] = target.integers.map_or([None; 2], |axes| axes.map(Some));
+        let mut stored = |name: String, form, axis: Option<i64>| {
             let integers = axis.map(|axis| (self.fresh.name(&name, "scale"), axis));
             Stored { name, form, integers }
         };
-        Ok(Halves { a: stored(of_a, a), b: stored(of_b, b) })
+        Ok(Halves { a: stored(of_a, a, axis_of_a), b: stored(of_b, b, axis_of_b) })
     }
 
     /// Makes room for the right factor, then the left one.

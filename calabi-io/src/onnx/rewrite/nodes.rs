@@ -63,14 +63,14 @@ impl Rewrite<'_> {
         let mut name = name.clone();
         if let Some((scales, axis)) = integers {
             let axis = vec![schema::Attribute::of_integer("axis", *axis)];
-            name = self.derived(read, &[&name, scales], "scaled", "DequantizeLinear", axis);
+            name = self.derived(read, (&name, Some(scales)), "scaled", "DequantizeLinear", axis);
         }
         if stored.flipped != form.flipped {
-            name = self.derived(read, &[&name], "turned", "Transpose", Vec::new());
+            name = self.derived(read, (&name, None), "turned", "Transpose", Vec::new());
         }
         if target.site.element != read.element {
             let to = vec![schema::Attribute::of_integer("to", read.element.0)];
-            name = self.derived(read, &[&name], "cast", "Cast", to);
+            name = self.derived(read, (&name, None), "cast", "Cast", to);
         }
         name
     }
@@ -79,19 +79,18 @@ impl Rewrite<'_> {
     fn derived(
         &mut self,
         read: &Read,
-        inputs: &[&str],
+        (first, second): (&str, Option<&str>),
         suffix: &'static str,
         operator: &str,
         attribute: Vec<schema::Attribute>,
     ) -> String {
-        let [first, ..] = inputs else { return String::new() };
-        let key = (read.at.graph, (*first).to_owned(), suffix);
+        let key = (read.at.graph, first.to_owned(), suffix);
         if let Some(name) = self.made.get(&key) {
             return name.clone();
         }
         let name = self.fresh.name(first, suffix);
         let new = schema::Node {
-            input: inputs.iter().map(|&input| input.to_owned()).collect(),
+            input: std::iter::once(first).chain(second).map(str::to_owned).collect(),
             output: vec![name.clone()],
             operator: operator.to_owned(),
             attribute,
@@ -169,13 +168,9 @@ impl Rewrite<'_> {
         self.amend_node(node, &inputs, Some(inner), amended)?;
         let convolves = read.kind != Kind::Gather;
         let former = node.inputs.get(2).filter(|&&bias| bias != NameId::NONE).map(text);
-        let bias = bias.filter(|_| convolves);
-        let (third, plain) = match bias {
-            Some(NewBias { plain: Some(plain), .. }) => (former, Some(plain.clone())),
-            Some(NewBias { name, plain: None }) => (Some(name.clone()), None),
-            None => (former, None),
-        };
-        let third = third.filter(|_| convolves);
+        let own = bias.filter(|bias| bias.plain.is_none()).map(|bias| bias.name.clone());
+        let third = own.or(former).filter(|_| convolves);
+        let plain = bias.and_then(|bias| bias.plain.clone());
         let behind = schema::Node {
             input: [inner.to_owned(), second.to_owned()].into_iter().chain(third).collect(),
             output: plain.or_else(|| node.outputs.first().map(text)).into_iter().collect(),
