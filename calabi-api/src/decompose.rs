@@ -59,7 +59,8 @@ use crate::{Rank, Spectrum};
 /// #     fn vectors(&self, _: Rank) -> Result<Vectors, DecomposeError> { Ok(self.vectors.clone()) }
 /// # }
 ///
-/// let parts = OneRow.svd(array![[3.0, 4.0]].view(), Rank::ONE)?;
+/// let row = array![[3.0, 4.0]];
+/// let parts = OneRow.svd(row.view(), Rank::ONE)?;
 /// assert_eq!(parts.spectrum().values(), [5.0]);
 /// assert_eq!(parts.vectors(Rank::ONE)?.v, Some(array![[0.6], [0.8]]));
 /// assert_eq!(OneRow.eigh(array![[25.0]].view(), Rank::ONE)?.spectrum().energy(), 25.0);
@@ -67,11 +68,11 @@ use crate::{Rank, Spectrum};
 /// # Ok::<(), DecomposeError>(())
 /// ```
 pub trait Decomposer: Debug + Send + Sync {
-    /// The singular value decomposition `A = U Σ Vᵀ` of an `m × n` matrix.
+    /// The singular value decomposition `A = U Σ Vᵀ` of an `m × n` matrix, which it may go on to read.
     ///
     /// # Errors
     /// Where the matrix is empty or not finite, or the computation does not converge by any of its routes.
-    fn svd(&self, a: ArrayView2<'_, f32>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError>;
+    fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError>;
 
     /// The eigendecomposition `S = U Λ Uᵀ` of a symmetric positive semidefinite `n × n` matrix.
     ///

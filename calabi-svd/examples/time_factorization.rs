@@ -10,7 +10,8 @@ use std::error::Error;
 use std::io::BufRead;
 use std::time::Instant;
 
-use calabi_api::{Basis, DType, Decomposer, Rank, Side};
+use calabi_api::{DType, Decomposer, Factors, Rank};
+use calabi_svd::dense::project;
 use calabi_svd::{Accuracy, Faer, Lapack, Randomized};
 use ndarray::{Array2, ArrayView2};
 
@@ -66,23 +67,12 @@ fn weight(shape: (usize, usize), file: Option<&String>) -> Result<Array2<f32>, B
 fn round(decomposer: &dyn Decomposer, weight: ArrayView2<'_, f32>, rank: Rank) -> Result<String, Box<dyn Error>> {
     let (wall, cpu) = (Instant::now(), cpu_seconds()?);
     let decomposition = decomposer.svd(weight, rank)?;
-    let (left, right) = factors(weight, decomposition.basis(rank)?);
+    let Factors { left, right, .. } = project(weight, decomposition.basis(rank)?)?;
     let (cpu, wall) = (cpu_seconds()? - cpu, wall.elapsed().as_secs_f64());
     let norm = |a: &Array2<f32>| a.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     let error = norm(&(&weight - &left.dot(&right))) / norm(&weight.to_owned());
     let remark = decomposition.remark().unwrap_or_default();
     Ok(format!(r#"{{"cpu": {cpu:.4}, "wall": {wall:.4}, "error": {error:.6}, "remark": "{remark}"}}"#))
-}
-
-fn factors(weight: ArrayView2<'_, f32>, basis: Basis) -> (Array2<f32>, Array2<f32>) {
-    let q = basis.vectors;
-    match basis.side {
-        Side::Left => {
-            let right = q.t().dot(&weight);
-            (q, right)
-        }
-        Side::Right => (weight.dot(&q), q.reversed_axes()),
-    }
 }
 
 /// What this thread has run, in seconds. Everything timed here runs on one thread.

@@ -9,7 +9,7 @@ use crate::smaller::{Smaller, Solved};
 use crate::weight::Weight;
 
 /// Singular values of the scaled weight with errors of some 1e-15 of `σ₁`, and vectors of the smaller side.
-pub(crate) fn solve(weight: &Weight, kept: usize) -> Option<Solved> {
+pub(crate) fn solve(weight: &Weight<'_>, kept: usize) -> Option<Solved> {
     let wide = weight.wide();
     let tall = Mat::from_fn(wide.ncols(), wide.nrows(), |i, j| f64::from(wide[(j, i)]));
     let (values, vectors) = right_vectors(&tall)?;

@@ -11,40 +11,40 @@ use crate::weight::Weight;
 
 /// A spectrum, vectors of the smaller side, and the weight from which the larger side is made.
 #[derive(Debug)]
-pub(crate) struct Decomposed {
+pub(crate) struct Decomposed<'a> {
     pub(crate) spectrum: Spectrum,
     pub(crate) side: Side,
     pub(crate) smaller: Smaller,
     /// None for an eigendecomposition: there is one side only.
-    pub(crate) weight: Option<Weight>,
+    pub(crate) weight: Option<Weight<'a>>,
     pub(crate) limit: Rank,
     pub(crate) remark: Option<String>,
 }
 
-impl Decomposed {
+impl Decomposed<'_> {
     /// The same decomposition, with this remark before its own.
     pub(crate) fn remarked(mut self, remark: String) -> Self {
         self.remark = Some(self.remark.map_or(remark.clone(), |own| format!("{remark}; {own}")));
         self
     }
 
-    fn smaller_side(&self, r: Rank) -> Result<Mat<f64>, DecomposeError> {
+    fn smaller_side(&self, r: Rank, find: fn(&Smaller, usize) -> Option<Mat<f64>>) -> Result<Mat<f64>, DecomposeError> {
         if r > self.limit {
             return Err(DecomposeError::Beyond { asked: r.get(), available: self.limit.get() });
         }
-        let mut vectors = self.smaller.leading(r.get());
+        let mut vectors = find(&self.smaller, r.get()).ok_or_else(no_vectors)?;
         signs::normalize(&mut vectors);
         Ok(vectors)
     }
 }
 
-impl Decomposition for Decomposed {
+impl Decomposition for Decomposed<'_> {
     fn spectrum(&self) -> &Spectrum {
         &self.spectrum
     }
 
     fn vectors(&self, r: Rank) -> Result<Vectors, DecomposeError> {
-        let small = self.smaller_side(r)?;
+        let small = self.smaller_side(r, Smaller::leading)?;
         let large = self.weight.as_ref().map(|weight| signs::to_f32(larger_side(weight, small.as_ref()).as_ref()));
         let small = signs::to_f32(small.as_ref());
         Ok(match (self.side, large) {
@@ -54,11 +54,11 @@ impl Decomposition for Decomposed {
     }
 
     fn basis(&self, r: Rank) -> Result<Basis, DecomposeError> {
-        Ok(Basis { side: self.side, vectors: signs::to_f32(self.smaller_side(r)?.as_ref()) })
+        Ok(Basis { side: self.side, vectors: signs::to_f32(self.smaller_side(r, Smaller::leading)?.as_ref()) })
     }
 
     fn precise_basis(&self, r: Rank) -> Result<(Side, Array2<f64>), DecomposeError> {
-        let vectors = self.smaller_side(r)?;
+        let vectors = self.smaller_side(r, Smaller::precise)?;
         Ok((self.side, Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |(i, j)| vectors[(i, j)])))
     }
 
@@ -67,8 +67,13 @@ impl Decomposition for Decomposed {
     }
 }
 
+fn no_vectors() -> DecomposeError {
+    let routes = "eigenvectors of the tridiagonal matrix".to_owned();
+    DecomposeError::NoConvergence { backend: "faer", routes }
+}
+
 /// The larger side, `Aᵀ V Σ⁻¹` of the wide orientation: orthonormal also where singular values are zero.
-fn larger_side(weight: &Weight, small: MatRef<'_, f64>) -> Mat<f64> {
+fn larger_side(weight: &Weight<'_>, small: MatRef<'_, f64>) -> Mat<f64> {
     let mut directions = weight.transposed_times(small);
     normalize_columns(&mut directions);
     let mut large = orthonormal(directions.clone());

@@ -1,6 +1,6 @@
 //! Dense steps that the engine needs beside decompositions: on `ndarray` matrices, on the calling thread.
 
-use calabi_api::DecomposeError;
+use calabi_api::{Basis, DecomposeError, Factors, Side};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::cholesky::llt::solve::solve_in_place;
@@ -8,7 +8,7 @@ use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
 use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
-use crate::{orthonormal, signs};
+use crate::{orthonormal, products, signs};
 
 /// Orthonormal columns that span those of `x` (`m × r`, `m ≥ r`): column `i` is what column `i` of `x` adds to the ones
 /// before it, on the same side. Where it adds nothing, any direction that is new.
@@ -28,6 +28,38 @@ pub fn orthonormal(x: ArrayView2<'_, f64>) -> Result<Array2<f64>, DecomposeError
     Ok(Array2::from_shape_fn(x.dim(), |place| columns[place]))
 }
 
+/// The best factors of a weight in the span of a basis: `U (Uᵀ W)` or `(W V) Vᵀ`.
+///
+/// # Errors
+/// Where the vectors are not as long as that side of the weight.
+pub fn project(weight: ArrayView2<'_, f32>, basis: Basis) -> Result<Factors, DecomposeError> {
+    let Basis { side, vectors } = basis;
+    let length = if side == Side::Left { weight.nrows() } else { weight.ncols() };
+    if vectors.nrows() != length {
+        return Err(DecomposeError::Beyond { asked: vectors.nrows(), available: length });
+    }
+    let (weight, vectors) = (row_major(weight), vectors.as_standard_layout().into_owned());
+    Ok(match side {
+        Side::Left => {
+            let columns = row_major(vectors.view());
+            let right = product(viewed(&columns).transpose(), viewed(&weight));
+            Factors { left: vectors, right, bias: None }
+        }
+        Side::Right => {
+            let left = product(viewed(&weight), viewed(&row_major(vectors.view())));
+            Factors { left, right: vectors.reversed_axes().as_standard_layout().into_owned(), bias: None }
+        }
+    })
+}
+
+fn product(left: MatRef<'_, f32>, right: MatRef<'_, f32>) -> Array2<f32> {
+    let mut product = Array2::zeros((left.nrows(), right.ncols()));
+    if let Some(entries) = product.as_slice_mut() {
+        products::replace(MatMut::from_row_major_slice_mut(entries, left.nrows(), right.ncols()), left, right);
+    }
+    product
+}
+
 /// `x xᵀ` in `f32`, in the lower triangle of `to` (`n × n`, standard layout) for `x` of `n × k`; what stands above the
 /// diagonal stays. Half the work of a full product.
 ///
@@ -40,8 +72,8 @@ pub fn lower_gram(x: ArrayView2<'_, f32>, to: &mut Array2<f32>) -> Result<(), De
         return Err(misfit);
     }
     let x = row_major(x);
-    let (Some(entries), Some(sums)) = (x.as_slice(), to.as_slice_mut()) else { return Err(misfit) };
-    let x = MatRef::from_row_major_slice(entries, n, x.ncols());
+    let x = viewed(&x);
+    let Some(sums) = to.as_slice_mut() else { return Err(misfit) };
     triangular::matmul(
         MatMut::from_row_major_slice_mut(sums, n, n),
         BlockStructure::TriangularLower,
@@ -77,6 +109,11 @@ pub fn divided(b: ArrayView2<'_, f64>, s: ArrayView2<'_, f64>) -> Result<Array2<
     let mut solved = Mat::from_fn(rows, b.nrows(), |i, j| b[(j, i)]);
     solve_in_place::<f64, f64>(root.as_ref(), solved.as_mut(), Par::Seq, stack);
     Ok(Array2::from_shape_fn(b.dim(), |(i, j)| solved[(j, i)]))
+}
+
+/// A matrix in standard layout.
+fn viewed<'a>(x: &'a CowArray<'_, f32, Ix2>) -> MatRef<'a, f32> {
+    MatRef::from_row_major_slice(x.as_slice().unwrap_or_default(), x.nrows(), x.ncols())
 }
 
 fn row_major<T: Clone>(x: ArrayView2<'_, T>) -> CowArray<'_, T, Ix2> {

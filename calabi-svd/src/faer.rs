@@ -14,38 +14,44 @@ use crate::weight::Weight;
 /// # Accuracy
 /// | `accuracy` | route | error of a singular value, as a share of the largest one |
 /// |---|---|---|
-/// | `input` | Gram matrix of the smaller side in `f64`, its eigenpairs | at most 1e-7 where values are that small, 1e-12 above 1e-3 |
+/// | `loss` | Gram matrix of the smaller side in `f32`, its eigenpairs; `input`, where that is not enough | 3e-7 of the largest *square* in each square |
+/// | `input` | the same in `f64` | at most 1e-7 where values are that small, 1e-12 above 1e-3 |
 /// | `full` | bidiagonalization in `f64` | at most 1e-13 |
 ///
+/// `loss` is enough where no value among the leading ones that may be kept is below 1/150 of the largest, and those behind
+/// them are 1/100 of it in the root of their mean square: then what any rank loses is known to 0.1 %. Whether that
+/// holds is read off the values themselves; where it does not, `f64` is taken. Below 192 rows or columns it always is.
 /// A weight stored in `f32` is itself known to 6e-8 of each entry, so `input` loses nothing that the weight holds. The
 /// Gram route is the cheaper one at every shape: 2 to 4 times. Where a route does not converge the other one is taken, and
 /// the [remark](Decomposition::remark) says so.
 ///
 /// # Memory
 /// One copy of the weight (`4mn` bytes, from which the larger side's vectors are made), and for `s = min(m, n)`: `input`
-/// takes `32 s²` bytes while it works and `16 s²` after, `full` a copy of the weight in `f64` and `40 s²`.
+/// takes `8 s²` bytes and `16 s r` for the vectors of rank `r`, `loss` half of the first, `full` a copy of the weight in `f64` and `40 s²`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(crate = "calabi_api::schemars")]
 pub struct Faer {
-    /// How exact small singular values are: as exact as the weight's own `f32`, or to all digits of `f64`.
+    /// How exact singular values are: as losses need it, as the weight's own `f32`, or to all digits of `f64`.
     pub accuracy: Accuracy,
 }
 
-/// How exact small singular values are.
+/// How exact singular values are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(crate = "calabi_api::schemars")]
 pub enum Accuracy {
-    /// As exact as the weight's own `f32`: errors of at most 1e-7 of the largest singular value.
+    /// What each rank loses, to 0.1 %: in `f32` where that is enough.
     #[default]
+    Loss,
+    /// As exact as the weight's own `f32`: errors of at most 1e-7 of the largest singular value.
     Input,
     /// Errors of at most 1e-13 of the largest singular value; takes 2 to 4 times as long.
     Full,
 }
 
 impl Decomposer for Faer {
-    fn svd(&self, a: ArrayView2<'_, f32>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+    fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError> {
         Ok(Box::new(exact::svd(Weight::read(a)?, limit, self.accuracy)?))
     }
 

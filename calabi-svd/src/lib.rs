@@ -37,11 +37,13 @@ mod lapack;
 mod orthonormal;
 mod products;
 mod randomized;
+mod real;
 mod routes;
 mod scale;
 mod signs;
 mod smaller;
 mod symmetric;
+mod tridiagonal;
 mod weight;
 
 pub use self::faer::{Accuracy, Faer};

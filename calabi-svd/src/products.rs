@@ -2,7 +2,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::traits::ComplexField;
+use faer::traits::{ComplexField, RealField};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 /// `to = left · right`.
@@ -28,16 +28,25 @@ pub(crate) fn product<T: ComplexField>(left: MatRef<'_, T>, right: MatRef<'_, T>
 }
 
 /// `to += x xᵀ` in the lower triangle of `to`.
-pub(crate) fn add_gram(to: MatMut<'_, f64>, x: MatRef<'_, f64>) {
+pub(crate) fn add_gram<T: ComplexField>(to: MatMut<'_, T>, x: MatRef<'_, T>) {
+    add_lower(to, x, x.transpose(), T::one_impl());
+}
+
+/// `to -= left · right` in the lower triangle of `to`.
+pub(crate) fn subtract_lower<T: RealField>(to: MatMut<'_, T>, left: MatRef<'_, T>, right: MatRef<'_, T>) {
+    add_lower(to, left, right, -T::one_impl());
+}
+
+fn add_lower<T: ComplexField>(to: MatMut<'_, T>, left: MatRef<'_, T>, right: MatRef<'_, T>, by: T) {
     triangular::matmul(
         to,
         BlockStructure::TriangularLower,
         Accum::Add,
-        x,
+        left,
         BlockStructure::Rectangular,
-        x.transpose(),
+        right,
         BlockStructure::Rectangular,
-        1.0,
+        by,
         Par::Seq,
     );
 }

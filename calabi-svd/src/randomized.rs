@@ -79,11 +79,11 @@ impl Default for Randomized {
 }
 
 impl Decomposer for Randomized {
-    fn svd(&self, a: ArrayView2<'_, f32>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+    fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError> {
         let weight = Weight::read(a)?;
         let limit = limit.min(weight.full_rank());
-        let exactly = |weight, remark| -> Result<Box<dyn Decomposition>, DecomposeError> {
-            Ok(Box::new(exact::svd(weight, limit, Accuracy::Input)?.remarked(remark)))
+        let exactly = |weight: Weight<'a>, remark| -> Result<Box<dyn Decomposition + 'a>, DecomposeError> {
+            Ok(Box::new(exact::svd(weight, limit, Accuracy::Loss)?.remarked(remark)))
         };
         let most = self.affordable(&weight, limit);
         if most < self.power_steps.get().min(self.max_steps.get()) {
@@ -125,7 +125,7 @@ impl Randomized {
     ///
     /// In multiplications, weighed as measured: `s² l` for the Gram matrix of an `s × l` weight (`s ≤ l`), `9 s³` for its
     /// eigenpairs, `4 s l` for each dimension of the subspace in each step.
-    fn affordable(&self, weight: &Weight, limit: Rank) -> usize {
+    fn affordable(&self, weight: &Weight<'_>, limit: Rank) -> usize {
         let (small, large) = weight.wide().shape();
         let dimensions = limit.get() + self.oversampling;
         if limit.get() as f64 > LARGEST_SHARE * small as f64 || dimensions >= small {
@@ -136,7 +136,7 @@ impl Randomized {
     }
 
     /// Power steps until the bound meets the tolerance; an error says why that was given up.
-    fn iterate(&self, weight: &Weight, limit: usize, most: usize) -> Result<Found, String> {
+    fn iterate(&self, weight: &Weight<'_>, limit: usize, most: usize) -> Result<Found, String> {
         let mut noise = Noise::new(self.seed);
         let mut subspace = Subspace::random(weight, limit + self.oversampling, &mut noise);
         let mut steps = 0;
@@ -160,7 +160,7 @@ impl Randomized {
         Err(format!("{steps} power steps missed the tolerance of {}", self.tolerance.get()))
     }
 
-    fn judge(&self, weight: &Weight, ritz: &Ritz, limit: usize, noise: &mut Noise) -> Verdict {
+    fn judge(&self, weight: &Weight<'_>, ritz: &Ritz, limit: usize, noise: &mut Noise) -> Verdict {
         let energy = weight.energy();
         let loss = (energy - ritz.values[..limit].iter().rev().sum::<f64>()).max(0.0);
         let tolerance = self.tolerance.get();
@@ -182,7 +182,7 @@ impl Randomized {
 }
 
 impl Found {
-    fn decomposed(self, weight: Weight, limit: Rank) -> Result<Decomposed, DecomposeError> {
+    fn decomposed(self, weight: Weight<'_>, limit: Rank) -> Result<Decomposed<'_>, DecomposeError> {
         let scale = weight.scale();
         let kept = limit.get();
         let values = self.ritz.values[..kept].iter().map(|v| scale.up(v.sqrt())).collect();

@@ -7,6 +7,9 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
+    /// Numbers stay as they are.
+    pub(crate) const NONE: Self = Self { exponent: 0 };
+
     /// The scale that brings `largest`, finite and not negative, into [1, 2); zero stays.
     pub(crate) fn of(largest: f64) -> Self {
         if largest == 0.0 {
@@ -24,6 +27,11 @@ impl Scale {
     pub(crate) fn down(self, x: f64) -> f64 {
         let half = self.exponent / 2;
         x * 2_f64.powi(-half) * 2_f64.powi(half - self.exponent)
+    }
+
+    /// Whether numbers so large or small square and add up in `f32` without being scaled.
+    pub(crate) fn is_modest(self) -> bool {
+        (-32..=32).contains(&self.exponent)
     }
 
     /// `x · 2^e`.

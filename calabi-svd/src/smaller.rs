@@ -3,12 +3,16 @@
 use faer::Mat;
 
 use crate::eigen::Eigen;
+use crate::orthonormal::orthonormal;
+use crate::signs;
 
 /// Singular vectors of the smaller side.
 #[derive(Debug)]
 pub(crate) enum Smaller {
-    /// Eigenvectors of a Gram matrix, transformed back when they are asked for.
-    Reduced(Eigen),
+    /// Eigenvectors of a Gram matrix, found when they are asked for.
+    Reduced(Eigen<f64>),
+    /// As `Reduced`, in `f32`.
+    Single(Eigen<f32>),
     /// The vectors, in columns, largest singular value first.
     Ready(Mat<f64>),
 }
@@ -21,11 +25,27 @@ pub(crate) struct Solved {
 }
 
 impl Smaller {
-    /// The leading `r` vectors in columns, in `f64`, signs as they come.
-    pub(crate) fn leading(&self, r: usize) -> Mat<f64> {
+    /// The leading `r` vectors in columns, signs as they come; none where they do not converge.
+    pub(crate) fn leading(&self, r: usize) -> Option<Mat<f64>> {
         match self {
             Self::Reduced(eigen) => eigen.leading(r),
-            Self::Ready(vectors) => vectors.subcols(0, r).to_owned(),
+            Self::Single(eigen) => eigen.leading(r).map(|vectors| widened(&vectors)),
+            Self::Ready(vectors) => Some(vectors.subcols(0, r).to_owned()),
         }
     }
+
+    /// As [`leading`](Self::leading), orthonormal to the precision of `f64`.
+    pub(crate) fn precise(&self, r: usize) -> Option<Mat<f64>> {
+        let vectors = self.leading(r)?;
+        if !matches!(self, Self::Single(_)) {
+            return Some(vectors);
+        }
+        let mut precise = orthonormal(vectors.clone());
+        signs::follow(&mut precise, vectors.as_ref());
+        Some(precise)
+    }
+}
+
+fn widened(vectors: &Mat<f32>) -> Mat<f64> {
+    Mat::from_fn(vectors.nrows(), vectors.ncols(), |i, j| f64::from(vectors[(i, j)]))
 }

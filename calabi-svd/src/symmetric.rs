@@ -57,7 +57,7 @@ impl Symmetric {
         limit: Rank,
         remark: Option<String>,
         backend: &'static str,
-    ) -> Result<Decomposed, DecomposeError> {
+    ) -> Result<Decomposed<'static>, DecomposeError> {
         let largest = eigenvalues.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
         let smallest = eigenvalues.last().copied().unwrap_or_default();
         if smallest < -self.rounding * largest {

@@ -1,38 +1,46 @@
 //! A weight as all decomposers take it: checked, scaled by a power of two, row-major.
 
+use std::borrow::Cow;
+
 use calabi_api::{DecomposeError, Rank, Shape, Side};
 use faer::{Mat, MatRef};
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
+use pulp::Arch;
 
 use crate::scale::Scale;
 
 /// Columns of the [wide](Weight::wide) orientation that are converted to `f64` at a time.
 const BLOCK: usize = 256;
 
-/// A finite matrix `A`, kept as `A / 2^e` with the largest magnitude in [1, 2): huge and tiny weights are alike.
+/// A finite matrix `A`, kept as it is, or as `A / 2^e` with the largest magnitude in [1, 2) where that is beyond 2^±32: huge
+/// and tiny weights are alike.
 ///
 /// The scaling is exact: a power of two changes no digit, but for entries 2^126 times smaller than the largest.
-/// The copy is row-major whatever the strides of the input, so that strides do not change the result.
+/// It is row-major whatever the strides of the input, so that strides do not change the result.
 #[derive(Debug)]
-pub(crate) struct Weight {
-    scaled: Array2<f32>,
+pub(crate) struct Weight<'a> {
+    scaled: Cow<'a, [f32]>,
     shape: Shape,
     scale: Scale,
     energy: f64,
 }
 
-impl Weight {
-    /// Reads `a`; one copy of it is kept.
-    pub(crate) fn read(a: ArrayView2<'_, f32>) -> Result<Self, DecomposeError> {
+impl<'a> Weight<'a> {
+    /// Reads `a`; a copy of it is kept where it is not row-major, or its entries are far from one.
+    pub(crate) fn read(a: ArrayView2<'a, f32>) -> Result<Self, DecomposeError> {
         let shape = Shape::of(a).ok_or(DecomposeError::Empty { rows: a.nrows(), cols: a.ncols() })?;
-        check_finite(a)?;
-        let largest = a.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
+        let entries = a.to_slice().map_or_else(|| Cow::Owned(a.iter().copied().collect()), Cow::Borrowed);
+        let (largest, energy) = Arch::new().dispatch(|| measured(&entries));
+        if !largest.is_finite() {
+            check_finite(a)?;
+        }
         let scale = Scale::of(f64::from(largest));
-        let mut scaled = Array2::zeros(a.raw_dim());
+        if scale.is_modest() {
+            return Ok(Self { scaled: entries, shape, scale: Scale::NONE, energy });
+        }
         #[allow(clippy::cast_possible_truncation)] // exact: see the type's docs
-        scaled.zip_mut_with(&a, |to, &from| *to = scale.down(f64::from(from)) as f32);
-        let energy = scaled.rows().into_iter().map(|row| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>()).sum();
-        Ok(Self { scaled, shape, scale, energy })
+        let scaled = entries.iter().map(|&v| scale.down(f64::from(v)) as f32).collect();
+        Ok(Self { scaled, shape, scale, energy: scale.down(scale.down(energy)) })
     }
 
     /// The smaller side, the left one of a square weight.
@@ -57,8 +65,7 @@ impl Weight {
 
     /// The scaled entries, `min(m, n) × max(m, n)`: `A`, or its transpose where `m > n`.
     pub(crate) fn wide(&self) -> MatRef<'_, f32> {
-        let entries = self.scaled.as_slice().unwrap_or_default();
-        let a = MatRef::from_row_major_slice(entries, self.shape.rows(), self.shape.cols());
+        let a = MatRef::from_row_major_slice(&self.scaled, self.shape.rows(), self.shape.cols());
         if self.side() == Side::Left { a } else { a.transpose() }
     }
 
@@ -89,7 +96,7 @@ impl Weight {
     }
 
     fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.scaled.as_slice().unwrap_or_default().chunks_exact(self.shape.cols())
+        self.scaled.chunks_exact(self.shape.cols())
     }
 
     /// `Aᵀ X` of the wide orientation, `max(m, n) × r`.
@@ -100,6 +107,22 @@ impl Weight {
         });
         product
     }
+}
+
+/// The largest magnitude, infinite or not a number where an entry is, and the sum of all squares.
+#[inline(always)]
+fn measured(entries: &[f32]) -> (f32, f64) {
+    const MAGNITUDE: u32 = u32::MAX >> 1;
+    let (eights, rest) = entries.as_chunks::<8>();
+    let (mut largest, mut strands) = ([0; 8], [0.0; 8]);
+    for eight in eights {
+        for ((&v, max), sum) in eight.iter().zip(&mut largest).zip(&mut strands) {
+            *max = (v.to_bits() & MAGNITUDE).max(*max);
+            *sum += f64::from(v) * f64::from(v);
+        }
+    }
+    let largest = largest.into_iter().chain(rest.iter().map(|v| v.to_bits() & MAGNITUDE)).max().unwrap_or_default();
+    (f32::from_bits(largest), strands.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>())
 }
 
 /// `to += by · row`.

@@ -28,7 +28,7 @@ fn errors(decomposer: Faer) -> Vec<(f64, f64)> {
 
 #[test]
 fn input_accuracy_is_what_the_docs_state() {
-    for (share, error) in errors(Faer::default()) {
+    for (share, error) in errors(Faer { accuracy: Accuracy::Input }) {
         let allowed = if share >= 1e-3 { 1e-12 } else { 1e-7 };
         assert!(error <= allowed, "singular value {share:e}: error {error:e}");
     }
@@ -55,5 +55,41 @@ fn zero_singular_values_stay_below_the_stated_error() {
         let decomposition = Faer { accuracy }.svd(repeated.view(), Rank::ONE).unwrap();
         let values = decomposition.spectrum().values();
         assert!(values[200..].iter().all(|v| *v <= allowed * values[0]), "{accuracy:?}: {:e}", values[200] / values[0]);
+    }
+}
+
+fn squares(decomposer: Faer, a: &Array2<f32>, limit: usize) -> Vec<f64> {
+    let decomposition = decomposer.svd(a.view(), Rank::new(limit).unwrap()).unwrap();
+    decomposition.spectrum().values().iter().map(|v| v * v).collect()
+}
+
+/// Weights as layers have them: `f32` is enough, and what each rank loses is known to a thousandth.
+#[test]
+fn loss_accuracy_is_what_the_docs_state() {
+    for (m, n, fade) in [(200, 500, 0.3), (260, 260, 0.5), (700, 230, 0.0)] {
+        let fading = ndarray::Array1::from_shape_fn(n, |j| (1.0 + j as f64).powf(-fade));
+        let a = calabi_testing::matrices::rounded(&(calabi_testing::matrices::gaussian(m, n, 3) * &fading));
+        let limit = m.min(n) / 2;
+        let (found, wanted) =
+            (squares(Faer::default(), &a, limit), squares(Faer { accuracy: Accuracy::Full }, &a, limit));
+        assert_ne!(found, squares(Faer { accuracy: Accuracy::Input }, &a, limit), "f32 was not tried");
+        for (i, (found, wanted_one)) in found.iter().zip(&wanted).enumerate() {
+            assert!((found - wanted_one).abs() <= 3e-7 * wanted[0], "{m}x{n}, value {i}: {found} for {wanted_one}");
+        }
+        for r in 0..=limit {
+            let (lost, optimum): (f64, f64) = (found[r..].iter().sum(), wanted[r..].iter().sum());
+            assert!((lost - optimum).abs() <= 1e-3 * optimum, "{m}x{n}, rank {r}: {lost} for {optimum}");
+        }
+    }
+}
+
+/// Where rounding could pass for a loss, `f64` is taken: the same numbers as with `input`.
+#[test]
+fn steep_spectra_are_not_left_to_single_precision() {
+    let steep: Vec<f64> = (0..220).map(|i| 0.9_f64.powi(i)).collect();
+    let low: Vec<f64> = (0..220).map(|i| if i < 40 { 1.0 } else { 0.0 }).collect();
+    for (values, limit) in [(steep, 110), (low, 40)] {
+        let a = calabi_testing::matrices::rounded(&calabi_testing::matrices::with_spectrum(300, 220, &values, 5));
+        assert_eq!(squares(Faer::default(), &a, limit), squares(Faer { accuracy: Accuracy::Input }, &a, limit));
     }
 }

@@ -14,7 +14,7 @@ fn randomized_conforms_within_its_tolerance() {
     calabi_testing::decomposers::conforms_within(&decomposer, decomposer.tolerance.get());
 }
 
-fn decomposed(a: &Array2<f32>, limit: usize) -> (Box<dyn Decomposition>, String) {
+fn decomposed(a: &Array2<f32>, limit: usize) -> (Box<dyn Decomposition + '_>, String) {
     let found = Randomized::default().svd(a.view(), Rank::new(limit).unwrap()).unwrap();
     let remark = found.remark().unwrap_or_default().to_owned();
     (found, remark)
@@ -24,7 +24,8 @@ fn decomposed(a: &Array2<f32>, limit: usize) -> (Box<dyn Decomposition>, String)
 fn falling_spectra_take_power_steps_alone() {
     let steep: Vec<f64> = slow(200).iter().map(|v| v.powi(3)).collect();
     for (values, limit) in [(steep, 30), (slow(10), 20)] {
-        let (found, remark) = decomposed(&rounded(&with_spectrum(260, 200, &values, 1)), limit);
+        let a = rounded(&with_spectrum(260, 200, &values, 1));
+        let (found, remark) = decomposed(&a, limit);
         assert!(remark.contains("power steps: loss at most"), "{} values: {remark}", values.len());
         assert!(!found.spectrum().is_complete());
         assert_eq!(found.spectrum().known(), limit);
@@ -35,14 +36,16 @@ fn falling_spectra_take_power_steps_alone() {
 fn spectra_without_a_gap_are_handed_over() {
     let tolerance = calabi_api::settings::Positive::new(1e-3).unwrap();
     let narrow = Randomized { oversampling: 0, tolerance, ..Randomized::default() };
-    let found = narrow.svd(rounded(&gaussian(200, 800, 1)).view(), Rank::new(20).unwrap()).unwrap();
+    let a = rounded(&gaussian(200, 800, 1));
+    let found = narrow.svd(a.view(), Rank::new(20).unwrap()).unwrap();
     assert_eq!(found.remark(), Some("no gap in the spectrum at rank 20: exact route taken"));
     assert!(found.spectrum().is_complete());
 }
 
 #[test]
 fn large_limits_are_handed_over_at_once() {
-    let (found, remark) = decomposed(&rounded(&gaussian(120, 90, 1)), 31);
+    let a = rounded(&gaussian(120, 90, 1));
+    let (found, remark) = decomposed(&a, 31);
     assert_eq!(remark, "limit 31 of 90: exact route taken, it is cheaper");
     assert!(found.spectrum().is_complete());
 }

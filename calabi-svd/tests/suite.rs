@@ -23,10 +23,10 @@ enum Fault {
 struct Faulty(Fault);
 
 #[derive(Debug)]
-struct FaultyDecomposition(Fault, Box<dyn Decomposition>, Spectrum);
+struct FaultyDecomposition<'a>(Fault, Box<dyn Decomposition + 'a>, Spectrum);
 
 impl Faulty {
-    fn spoil(&self, good: Box<dyn Decomposition>, limit: Rank) -> Box<dyn Decomposition> {
+    fn spoil<'a>(&self, good: Box<dyn Decomposition + 'a>, limit: Rank) -> Box<dyn Decomposition + 'a> {
         let values = good.spectrum().values().to_vec();
         let spectrum = match self.0 {
             Fault::ShrunkSpectrum => Spectrum::complete(values.iter().map(|v| v * 0.9999).collect()),
@@ -38,11 +38,16 @@ impl Faulty {
 }
 
 impl Decomposer for Faulty {
-    fn svd(&self, a: ArrayView2<'_, f32>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+    fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError> {
         let full = Rank::new(a.nrows().min(a.ncols())).unwrap_or(limit);
         let asked = if self.0 == Fault::NoLimit { full } else { limit };
-        let a = if self.0 == Fault::AcceptsNan { a.mapv(|v| if v.is_nan() { 0.0 } else { v }) } else { a.to_owned() };
-        Ok(self.spoil(Faer::default().svd(a.view(), asked)?, limit))
+        let good = match Faer::default().svd(a, asked) {
+            Err(DecomposeError::NonFinite { .. }) if self.0 == Fault::AcceptsNan => {
+                Faer::default().eigh(ndarray::aview2(&[[1.0]]), Rank::ONE)
+            }
+            found => found,
+        };
+        Ok(self.spoil(good?, limit))
     }
 
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
@@ -55,7 +60,7 @@ impl Decomposer for Faulty {
     }
 }
 
-impl Decomposition for FaultyDecomposition {
+impl Decomposition for FaultyDecomposition<'_> {
     fn spectrum(&self) -> &Spectrum {
         &self.2
     }

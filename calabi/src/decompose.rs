@@ -144,14 +144,14 @@ impl Work<'_> {
 }
 
 /// A weight taken apart, by itself or in a metric.
-enum Parts {
-    Plain(Box<dyn Decomposition>),
+enum Parts<'a> {
+    Plain(Box<dyn Decomposition + 'a>),
     Measured(Factorization),
 }
 
-impl Parts {
+impl<'a> Parts<'a> {
     fn of(
-        weight: &Array2<f32>,
+        weight: &'a Array2<f32>,
         metric: Option<&Metric>,
         decomposer: &dyn Decomposer,
         limit: Rank,

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use calabi_api::{Basis, Factors, FormatError, Layer, LayerSink, Rank, Replacement, Side, Written};
+use calabi_api::{Factors, FormatError, Layer, LayerSink, Rank, Replacement, Written};
+use calabi_svd::dense::project;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
@@ -115,7 +116,7 @@ impl Made {
         let weight = context.read(layer)?;
         let basis = store.take(index, rank, weight.dim())?;
         let metric = context.metrics.of(layer, context.source)?;
-        let mut factors = project(weight.view(), basis);
+        let mut factors = project(weight.view(), basis).map_err(|source| Error::decompose(layer, source))?;
         if let Some(metric) = &metric {
             factors.bias = compensation(weight.view(), &factors, metric).map(to_f32);
         }
@@ -146,17 +147,6 @@ pub(crate) fn factors_at(
 #[allow(clippy::cast_possible_truncation)] // files hold biases as f32 at most
 pub(crate) fn to_f32(bias: Array1<f64>) -> Array1<f32> {
     bias.mapv(|v| v as f32)
-}
-
-/// The best factors in the span of a basis: `U (Uᵀ W)` or `(W V) Vᵀ`.
-pub(crate) fn project(weight: ArrayView2<'_, f32>, basis: Basis) -> Factors {
-    let vectors = basis.vectors;
-    match basis.side {
-        Side::Left => Factors { right: vectors.t().dot(&weight), left: vectors, bias: None },
-        Side::Right => {
-            Factors { left: weight.dot(&vectors), right: vectors.t().as_standard_layout().into_owned(), bias: None }
-        }
-    }
 }
 
 /// `‖W − left · right‖ / ‖W‖`, a block of rows at a time; zero for a weight that is zero.

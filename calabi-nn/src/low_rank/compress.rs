@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use calabi_api::{
-    DecomposeError, Decomposer, Decomposition, Kept, LayerSpectrum, Rank, RankSelector, SelectError, Shape, Side,
-};
+use calabi_api::{DecomposeError, Decomposer, Kept, LayerSpectrum, Rank, RankSelector, SelectError, Shape, Side};
 use candle_core::{DType, Tensor};
 use candle_nn::Linear;
 use ndarray::Array2;
@@ -221,7 +219,10 @@ struct Parts<'d> {
     /// `m × n`, in the type in which factors are multiplied.
     weight: Tensor,
     shape: Shape,
-    decomposition: Box<dyn Decomposition>,
+    /// Singular vectors of one side, in `f64`.
+    basis: (Side, Array2<f64>),
+    predicted_error: f64,
+    remark: Option<String>,
     rank: Rank,
     because: Cow<'static, str>,
 }
@@ -241,7 +242,16 @@ impl<'d> Parts<'d> {
             return Err(CompressError::Beyond { rank, shape });
         }
         let working = if weight.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        Ok(Self { dense, weight: weight.to_dtype(working)?, shape, decomposition, rank, because: choice.because })
+        Ok(Self {
+            dense,
+            weight: weight.to_dtype(working)?,
+            shape,
+            basis: decomposition.precise_basis(rank)?,
+            predicted_error: decomposition.spectrum().relative_error(rank.get()),
+            remark: decomposition.remark().map(str::to_owned),
+            rank,
+            because: choice.because,
+        })
     }
 
     fn factorize(self) -> Result<Compressed, CompressError> {
@@ -253,17 +263,17 @@ impl<'d> Parts<'d> {
             rank: self.rank,
             break_even: self.shape.break_even(),
             relative_error: self.relative_error(&layer)?,
-            predicted_error: self.decomposition.spectrum().relative_error(self.rank.get()),
+            predicted_error: self.predicted_error,
             because: self.because,
-            remark: self.decomposition.remark().map(str::to_owned),
+            remark: self.remark.clone(),
         };
         Ok(Compressed { layer, report })
     }
 
     /// The best factors in the span of the leading vectors: `U (Uᵀ W)` or `(W V) Vᵀ`.
     fn factors(&self) -> Result<(Tensor, Tensor), CompressError> {
-        let (side, vectors) = self.decomposition.precise_basis(self.rank)?;
-        let vectors = tensor(&vectors, self.weight.device())?.to_dtype(self.weight.dtype())?;
+        let (side, vectors) = &self.basis;
+        let vectors = tensor(vectors, self.weight.device())?.to_dtype(self.weight.dtype())?;
         Ok(match side {
             Side::Left => (vectors.clone(), vectors.t()?.matmul(&self.weight)?),
             Side::Right => (self.weight.matmul(&vectors)?, vectors.t()?.contiguous()?),

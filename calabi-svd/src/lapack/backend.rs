@@ -17,10 +17,11 @@ const BACKEND: &str = "lapack";
 const HANDED_OVER: &str = "LAPACK did not converge: exact route of faer taken";
 
 impl Decomposer for Lapack {
-    fn svd(&self, a: ArrayView2<'_, f32>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+    fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError> {
         let weight = Weight::read(a)?;
         let limit = limit.min(weight.full_rank());
-        let solved = solve(&weight, limit.get()).and_then(|solved| exact::checked(solved, weight.energy()));
+        let solved =
+            solve(&weight, limit.get()).and_then(|solved| exact::checked(solved, weight.energy(), exact::DOUBLE));
         Ok(Box::new(match solved {
             Some(solved) => exact::decomposed(solved, weight, limit, None, BACKEND)?,
             None => exact::svd(weight, limit, Accuracy::Full)?.remarked(HANDED_OVER.to_owned()),
@@ -40,7 +41,7 @@ impl Decomposer for Lapack {
 /// Singular values of the scaled weight, and the right singular vectors of its tall orientation.
 ///
 /// The SVD of nalgebra-lapack computes all of a full `U`: of the triangular factor it is no larger than `Vᵀ`.
-fn solve(weight: &Weight, kept: usize) -> Option<Solved> {
+fn solve(weight: &Weight<'_>, kept: usize) -> Option<Solved> {
     let wide = weight.wide();
     let tall = DMatrix::from_fn(wide.ncols(), wide.nrows(), |i, j| f64::from(wide[(j, i)]));
     let square = if tall.is_square() { tall } else { QR::new(tall).ok()?.r() };

@@ -4,6 +4,7 @@ use faer::Mat;
 
 use super::subspace::Ritz;
 use crate::eigen::Eigen;
+use crate::tridiagonal::Lower;
 
 /// An upper bound on `Σ_{i≤k} λᵢ(M) − Σ_{i≤k} θᵢ`, given `outside ≥ λ₁(M⊥)`.
 ///
@@ -35,7 +36,7 @@ fn at(ritz: &Ritz, t: f64, above: f64, k: usize) -> Option<f64> {
     let lifted = Mat::from_fn(dimensions, dimensions, |i, j| {
         ritz.residual[(i, j)] / above + if i == j { ritz.values[i] } else { 0.0 }
     });
-    let bounds = Eigen::of(lifted, 1)?;
+    let bounds = Eigen::of(Lower::of(lifted.as_ref()))?;
     Some(bounds.values().iter().zip(&ritz.values).take(k).map(|(bound, theta)| (bound.max(t) - theta).max(0.0)).sum())
 }
 
@@ -55,10 +56,10 @@ mod tests {
             let x = noise.matrix(n, n);
             let scaled = Mat::from_fn(n, n, |i, j| x[(i, j)] * 0.8_f64.powi(i32::try_from(i).unwrap()));
             let m = product(scaled.as_ref(), scaled.transpose());
-            let truth = Eigen::of(m.clone(), n).unwrap();
+            let truth = Eigen::of(Lower::of(m.as_ref())).unwrap();
             let stray = noise.matrix(n, dimensions);
             let size = 10_f64.powi(-i32::try_from(seed % 5).unwrap());
-            let lead = truth.leading(dimensions);
+            let lead = truth.leading(dimensions).unwrap();
             let q = orthonormal(Mat::from_fn(n, dimensions, |i, j| lead[(i, j)] + size * stray[(i, j)]));
             let (ritz, outside) = exact_ritz(&m, &q);
             let best: f64 = truth.values()[..k].iter().sum();
@@ -72,8 +73,8 @@ mod tests {
 
     fn exact_ritz(m: &Mat<f64>, q: &Mat<f64>) -> (Ritz, f64) {
         let image = product(m.as_ref(), q.as_ref());
-        let eigen = Eigen::of(product(q.transpose(), image.as_ref()), q.ncols()).unwrap();
-        let turn = eigen.leading(q.ncols());
+        let eigen = Eigen::of(Lower::of(product(q.transpose(), image.as_ref()).as_ref())).unwrap();
+        let turn = eigen.leading(q.ncols()).unwrap();
         let vectors = product(q.as_ref(), turn.as_ref());
         let image = product(m.as_ref(), vectors.as_ref());
         let off =
@@ -81,7 +82,7 @@ mod tests {
         let residual = product(off.transpose(), off.as_ref());
         let keep = Mat::from_fn(q.nrows(), q.nrows(), |i, j| f64::from(u8::from(i == j)) - row_dot(q, i, j));
         let outside = product(product(keep.as_ref(), m.as_ref()).as_ref(), keep.as_ref());
-        let outside = Eigen::of(outside, 1).unwrap().values()[0];
+        let outside = Eigen::of(Lower::of(outside.as_ref())).unwrap().values()[0];
         (Ritz { vectors, values: eigen.values().to_vec(), residual }, outside)
     }
 

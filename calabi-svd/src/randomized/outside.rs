@@ -5,6 +5,7 @@ use faer::Mat;
 use super::noise::Noise;
 use crate::eigen::Eigen;
 use crate::products;
+use crate::tridiagonal::Lower;
 use crate::weight::Weight;
 
 /// The chance that one bound is too low.
@@ -16,7 +17,7 @@ const FAILURE: f64 = 1e-8;
 /// over the start (Kuczyński and Woźniakowski, 1992, theorem 4.2): so `λ₁(M⊥)` is bounded from above.
 #[derive(Debug)]
 pub(super) struct Outside<'a> {
-    weight: &'a Weight,
+    weight: &'a Weight<'a>,
     q: &'a Mat<f64>,
     /// The Lanczos vectors so far, and the next one.
     vectors: Mat<f64>,
@@ -25,7 +26,7 @@ pub(super) struct Outside<'a> {
 }
 
 impl<'a> Outside<'a> {
-    pub(super) fn new(weight: &'a Weight, q: &'a Mat<f64>, noise: &mut Noise, most: usize) -> Self {
+    pub(super) fn new(weight: &'a Weight<'a>, q: &'a Mat<f64>, noise: &mut Noise, most: usize) -> Self {
         let small = q.nrows();
         let mut outside =
             Self { weight, q, vectors: Mat::zeros(small, most + 1), diagonal: Vec::new(), below: Vec::new() };
@@ -54,7 +55,7 @@ impl<'a> Outside<'a> {
             1 => self.below[i.min(j)],
             _ => 0.0,
         });
-        let found = Eigen::of(t, 1)?.values()[0].max(0.0);
+        let found = Eigen::of(Lower::of(t.as_ref()))?.values()[0].max(0.0);
         if self.below.last() == Some(&0.0) {
             return Some(found);
         }

@@ -6,12 +6,13 @@ use super::noise::Noise;
 use crate::eigen::Eigen;
 use crate::orthonormal::orthonormal;
 use crate::products;
+use crate::tridiagonal::Lower;
 use crate::weight::Weight;
 
 /// Orthonormal columns `Q` on the smaller side of the weight.
 #[derive(Debug)]
 pub(super) struct Subspace<'a> {
-    weight: &'a Weight,
+    weight: &'a Weight<'a>,
     q: Mat<f64>,
     /// `A Aᵀ Q`, where it is known already.
     image: Option<Mat<f64>>,
@@ -30,7 +31,7 @@ pub(super) struct Ritz {
 
 impl<'a> Subspace<'a> {
     /// A random subspace of so many dimensions.
-    pub(super) fn random(weight: &'a Weight, dimensions: usize, noise: &mut Noise) -> Self {
+    pub(super) fn random(weight: &'a Weight<'a>, dimensions: usize, noise: &mut Noise) -> Self {
         let start = noise.matrix(weight.full_rank().get(), dimensions);
         Self { weight, q: orthonormal(start), image: None }
     }
@@ -56,8 +57,8 @@ impl<'a> Subspace<'a> {
         let (captured, image) = self.projections();
         let mut off = image.clone();
         products::subtract(off.as_mut(), self.q.as_ref(), captured.as_ref());
-        let eigen = Eigen::of(captured, dimensions)?;
-        let turn = eigen.leading(dimensions);
+        let eigen = Eigen::of(Lower::of(captured.as_ref()))?;
+        let turn = eigen.leading(dimensions)?;
         let off = products::product(off.as_ref(), turn.as_ref());
         let residual = products::product(off.transpose(), off.as_ref());
         self.q = products::product(self.q.as_ref(), turn.as_ref());

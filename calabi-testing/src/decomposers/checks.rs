@@ -51,12 +51,12 @@ pub(super) fn scales(decomposer: &dyn Decomposer, accuracy: f64) {
 }
 
 /// The decomposition of a matrix that has one.
-pub(super) fn svd(
+pub(super) fn svd<'a>(
     decomposer: &dyn Decomposer,
-    a: ArrayView2<'_, f32>,
+    a: ArrayView2<'a, f32>,
     limit: usize,
     context: &str,
-) -> Box<dyn Decomposition> {
+) -> Box<dyn Decomposition + 'a> {
     decomposer.svd(a, rank(limit)).unwrap_or_else(|error| panic!("{context}: {error}"))
 }
 

@@ -122,7 +122,8 @@ fn by_singular_vectors(
     limit: Rank,
 ) -> Result<Directions, DecomposeError> {
     let (scaled, scale) = scaled(weight, form);
-    let decomposition = decomposer.svd(to_f32(scaled.view()).view(), limit)?;
+    let single = to_f32(scaled.view());
+    let decomposition = decomposer.svd(single.view(), limit)?;
     let (side, vectors) = decomposition.precise_basis(limit)?;
     let exact = matches!(form, Form::Identity(_));
     let rounding = rounding(weight).max(if exact { 0.0 } else { f64::from(f32::EPSILON) });

@@ -19,10 +19,10 @@ struct Wrapped {
 }
 
 #[derive(Debug)]
-struct WithMotto(Box<dyn Decomposition>, String);
+struct WithMotto<'a>(Box<dyn Decomposition + 'a>, String);
 
 impl Decomposer for Wrapped {
-    fn svd(&self, a: ArrayView2<'_, f32>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+    fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError> {
         Ok(Box::new(WithMotto(calabi::svd::Faer::default().svd(a, limit)?, self.motto.clone())))
     }
 
@@ -31,7 +31,7 @@ impl Decomposer for Wrapped {
     }
 }
 
-impl Decomposition for WithMotto {
+impl Decomposition for WithMotto<'_> {
     fn spectrum(&self) -> &Spectrum {
         self.0.spectrum()
     }

@@ -1,0 +1,153 @@
+//! Eigenvectors of the leading eigenvalues, each by itself, with a proof that they are orthogonal.
+//!
+//! A vector comes from the twisted factorization of `T − λ` (Dhillon and Parlett, 2004): `O(n)` a vector. Its residual
+//! over the distance to other eigenvalues bounds its angle to what it should be; eigenvalues too close for that make a
+//! cluster, whose vectors are made orthogonal one after the other. Where even that fails, divide and conquer takes over.
+
+use std::ops::Range;
+
+use faer::Mat;
+
+use super::Tridiagonal;
+
+/// Eigenvalues closer than this share of the norm make a cluster: vectors of others are orthogonal to 1e-7.
+const CLOSE: f64 = 1e-8;
+
+/// Residuals beyond this share of the norm are no eigenvectors.
+const RESIDUAL: f64 = 2e-15;
+
+/// What must be left of a vector after those before it in its cluster are taken out.
+const NEW: f64 = 1e-3;
+
+/// Larger clusters are left to divide and conquer, which costs less.
+const LARGEST: usize = 32;
+
+/// Rayleigh corrections of an eigenvalue.
+const CORRECTIONS: usize = 3;
+
+impl Tridiagonal {
+    /// Eigenvectors of the `r` largest of its eigenvalues `values` (largest first), `n × r`, orthogonal to 1e-7; none where
+    /// neither way converges. A vector does not depend on `r`.
+    pub(crate) fn vectors_one_by_one(&self, values: &[f64], r: usize) -> Option<Mat<f64>> {
+        let norm = self.norm();
+        // Clusters are whole, so that what becomes of one does not depend on where `r` cuts it.
+        let mut vectors = Mat::zeros(self.size(), self.size().min(r + LARGEST));
+        for cluster in clusters(values, CLOSE * norm) {
+            if cluster.start >= r {
+                break;
+            }
+            let first = cluster.start;
+            if cluster.len() > LARGEST || self.cluster(values, cluster, norm, &mut vectors).is_none() {
+                self.divide(first, &mut vectors)?;
+                break;
+            }
+        }
+        vectors.truncate(self.size(), r);
+        Some(vectors)
+    }
+
+    /// Vectors of neighbouring eigenvalues, orthogonal to each other.
+    fn cluster(&self, values: &[f64], range: Range<usize>, norm: f64, vectors: &mut Mat<f64>) -> Option<()> {
+        for i in range.clone() {
+            let mut vector = self.vector(values[i], norm)?;
+            for _ in 0..2 {
+                for before in range.start..i {
+                    let along: f64 = vectors.col(before).iter().zip(&vector).map(|(a, b)| a * b).sum();
+                    vector.iter_mut().zip(vectors.col(before).iter()).for_each(|(v, b)| *v -= along * b);
+                }
+                let left = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
+                if left < NEW {
+                    return None;
+                }
+                scale(&mut vector, left.recip());
+            }
+            vectors.col_mut(i).iter_mut().zip(vector).for_each(|(to, v)| *to = v);
+        }
+        Some(())
+    }
+
+    /// The eigenvector of the eigenvalue nearest to `value`, of length one; none where its residual is too large.
+    fn vector(&self, value: f64, norm: f64) -> Option<Vec<f64>> {
+        let mut value = value;
+        for _ in 0..CORRECTIONS {
+            let (mut vector, gamma) = Twisted::of(self, value, norm).vector();
+            let square: f64 = vector.iter().map(|v| v * v).sum();
+            let length = square.sqrt();
+            if gamma.abs() <= RESIDUAL * norm * length {
+                scale(&mut vector, length.recip());
+                return length.is_finite().then_some(vector);
+            }
+            value += gamma / square;
+        }
+        None
+    }
+}
+
+fn scale(vector: &mut [f64], by: f64) {
+    for v in vector {
+        *v *= by;
+    }
+}
+
+/// Ranges of eigenvalues that are no further apart than `close`, one to the next.
+fn clusters(values: &[f64], close: f64) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    values.chunk_by(move |a, b| a - b <= close).map(move |chunk| {
+        let range = start..start + chunk.len();
+        start = range.end;
+        range
+    })
+}
+
+/// `T − λ = L D Lᵀ` from above and `U D Uᵀ` from below.
+struct Twisted {
+    /// Entries of `L` below its diagonal.
+    lower: Vec<f64>,
+    /// Entries of `U` above its diagonal.
+    upper: Vec<f64>,
+    /// What is left of the diagonal where both meet.
+    gamma: Vec<f64>,
+}
+
+impl Twisted {
+    fn of(t: &Tridiagonal, value: f64, norm: f64) -> Self {
+        let n = t.size();
+        let tiny = norm * f64::EPSILON * f64::EPSILON;
+        let pivot = |d: f64| if d.abs() < tiny { -tiny } else { d };
+        let (mut lower, mut upper) = (vec![0.0; n - 1], vec![0.0; n - 1]);
+        let mut gamma: Vec<f64> = t.diagonal.iter().map(|d| d - value).collect();
+        let (mut down, mut up) = (gamma[0], gamma[n - 1]);
+        // Both ways at once: each waits for its divisions.
+        let mut from_above = vec![down; n];
+        let mut from_below = vec![up; n];
+        for k in 0..n - 1 {
+            let j = n - 2 - k;
+            let (a, b) = (t.below[k], t.below[j]);
+            lower[k] = a / pivot(down);
+            upper[j] = b / pivot(up);
+            down = gamma[k + 1] - a * lower[k];
+            up = gamma[j] - b * upper[j];
+            from_above[k + 1] = down;
+            from_below[j] = up;
+        }
+        for (i, gamma) in gamma.iter_mut().enumerate() {
+            *gamma = from_above[i] + from_below[i] - *gamma;
+        }
+        Self { lower, upper, gamma }
+    }
+
+    /// The vector of which `(T − λ) z = γ e_k`, with `z_k = 1`, and `γ`: the smallest there is.
+    fn vector(&self) -> (Vec<f64>, f64) {
+        let smaller = |a: &(usize, f64), b: &(usize, f64)| a.1.abs().total_cmp(&b.1.abs());
+        let (twist, gamma) = self.gamma.iter().copied().enumerate().min_by(smaller).unwrap_or((0, 0.0));
+        let mut z = vec![0.0; self.gamma.len()];
+        z[twist] = 1.0;
+        for i in (0..twist).rev() {
+            z[i] = -self.lower[i] * z[i + 1];
+        }
+        for i in twist..self.upper.len() {
+            z[i + 1] = -self.upper[i] * z[i];
+        }
+        (z, gamma)
+    }
+}
