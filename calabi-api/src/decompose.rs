@@ -74,6 +74,12 @@ pub trait Decomposer: Debug + Send + Sync {
     /// Where the matrix is empty or not finite, or the computation does not converge by any of its routes.
     fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError>;
 
+    /// Whether spectra are complete whatever the limit, and a smaller limit saves next to nothing. Then an engine may ask
+    /// for more vectors than a selector needs, and keep them for other selectors.
+    fn is_complete(&self) -> bool {
+        false
+    }
+
     /// The eigendecomposition `S = U Λ Uᵀ` of a symmetric positive semidefinite `n × n` matrix.
     ///
     /// The spectrum holds the *roots* of the eigenvalues, so that its energy is the trace of `S`.

@@ -146,6 +146,12 @@ impl Spectrum {
         self.values.len()
     }
 
+    /// What every rank from 0 to [`known`](Self::known) loses.
+    #[must_use]
+    pub fn losses(&self) -> &[f64] {
+        &self.tails
+    }
+
     /// Whether all `min(m, n)` singular values are known.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List what can stand in a pipeline file; of one kind, its settings.
     Plugins(PluginsArgs),
+    /// Remove what runs have kept in a folder that they were given with --work.
+    Clean(CleanArgs),
     /// Print the JSON schema of the pipeline file.
     Schema,
     /// Read a model's spectra and print a commented pipeline that compresses it.
@@ -77,6 +79,9 @@ pub(crate) struct RunArgs {
     /// What is printed on stdout.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+    /// Keep what is decomposed and measured in this folder: runs after this one take it from there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
     /// Follow this plan, as `calabi-cli plan -o FILE` wrote it, edited or not.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
@@ -190,6 +195,13 @@ pub(crate) struct PluginsArgs {
     /// What is printed on stdout.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CleanArgs {
+    /// The folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

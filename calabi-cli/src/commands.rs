@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod calibrate;
+pub(crate) mod clean;
 pub(crate) mod densify;
 pub(crate) mod eval;
 pub(crate) mod finetune;

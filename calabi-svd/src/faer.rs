@@ -55,6 +55,10 @@ impl Decomposer for Faer {
         Ok(Box::new(exact::svd(Weight::read(a)?, limit, self.accuracy)?))
     }
 
+    fn is_complete(&self) -> bool {
+        true
+    }
+
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
         Ok(Box::new(exact::eigh(&Symmetric::read(s)?, limit)?))
     }

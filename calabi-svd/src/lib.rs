@@ -46,6 +46,27 @@ mod symmetric;
 mod tridiagonal;
 mod weight;
 
+/// What results depend on besides input and settings: the version of the algorithms, and the features of the processor
+/// that choose among their kernels. Two programs of which it says the same give the same bytes.
+///
+/// ```
+/// assert_eq!(calabi_svd::arithmetic(), calabi_svd::arithmetic());
+/// ```
+#[must_use]
+pub fn arithmetic() -> String {
+    const VERSION: u32 = 1;
+    #[cfg(target_arch = "x86_64")]
+    let features = [
+        std::is_x86_feature_detected!("avx"),
+        std::is_x86_feature_detected!("avx2"),
+        std::is_x86_feature_detected!("fma"),
+        std::is_x86_feature_detected!("avx512f"),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let features = std::env::consts::ARCH;
+    format!("{VERSION} {} {features:?} {:?}", env!("CARGO_PKG_VERSION"), pulp::Arch::new())
+}
+
 pub use self::faer::{Accuracy, Faer};
 pub use self::lapack::Lapack;
 pub use self::randomized::Randomized;

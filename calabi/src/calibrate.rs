@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use calabi_api::{
-    BlockRunner, ConfigError, FormatError, RefineSettings, RunError, Runner, Runtime, Samples, SensitivitySource,
-    StateSpace,
+    BlockRunner, ConfigError, FormatError, LayerSource, RefineSettings, RunError, Runner, Runtime, Samples,
+    SensitivitySource, StateSpace,
 };
 
 use crate::data::{DataRequest, holds_tensors, load};
@@ -19,8 +19,9 @@ use crate::run::{on_threads, open};
 use crate::runtime::runtime_for;
 use crate::staging::files_read;
 use crate::statistics::StatisticsFile;
+use crate::store::Store;
 use crate::survey::survey;
-use crate::{CalibrationSettings, Error, Observer, Pipeline, Plan, RunOptions, Sited, Target, sensitivity};
+use crate::{CalibrationSettings, Error, Observer, Pipeline, Plan, RunOptions, Sited, Stage, Target, sensitivity};
 
 /// The model and the calibration samples, ready before any work is done: what is missing is told at once.
 pub(crate) struct Calibrator<'a> {
@@ -234,10 +235,10 @@ pub fn gather(
 
 /// The metrics that a pipeline asks for: gathers statistics where they are not given.
 pub(crate) fn calibrate<'a>(
-    pipeline: &'a Pipeline,
+    (pipeline, source): (&'a Pipeline, &dyn LayerSource),
     plan: &Plan,
     calibrator: Option<&mut Calibrator<'_>>,
-    folder: &Path,
+    store: &Store,
     observer: &dyn Observer,
 ) -> Result<Metrics<'a>, Error> {
     let Some(settings) = &pipeline.calibration else { return Ok(Metrics::default()) };
@@ -247,7 +248,16 @@ pub(crate) fn calibrate<'a>(
             Some(StatisticsFile::open(file).map_err(failed)?)
         }
         (None, Some(calibrator)) if gathers(settings) => {
-            Some(calibrator.gather(plan, &folder.join("statistics.safetensors"), observer)?)
+            let kept = store.statistics(pipeline, source, plan)?;
+            match kept.as_deref().map(StatisticsFile::open) {
+                Some(Ok(file)) => {
+                    observer.begin(Stage::Calibrate, 0);
+                    observer.note(Stage::Calibrate, "these statistics were gathered before");
+                    observer.end(Stage::Calibrate);
+                    Some(file)
+                }
+                _ => kept.map(|path| calibrator.gather(plan, &path, observer)).transpose()?,
+            }
         }
         (None, _) => None,
     };

@@ -1,5 +1,6 @@
 //! Decomposes layers side by side, each on one thread: spectra stay in memory, bases go to the store.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use calabi_api::{
@@ -12,16 +13,9 @@ use rayon::prelude::*;
 use crate::choose::{options, select};
 use crate::metric::{Factorization, Metric, factorize};
 use crate::metrics::Metrics;
-use crate::store::Store;
+pub(crate) use crate::store::Decomposed;
+use crate::store::{Key, Store};
 use crate::{Decision, Error, Observer, OnError, Pipeline, Plan, PlannedLayer, Rule, Stage};
-
-/// What is known of a layer once it is decomposed.
-#[derive(Debug)]
-pub(crate) struct Decomposed {
-    pub(crate) spectrum: Spectrum,
-    pub(crate) remark: Option<String>,
-    pub(crate) seconds: f64,
-}
 
 /// What a run needs at every layer.
 pub(crate) struct Context<'a> {
@@ -45,20 +39,33 @@ pub(crate) fn input_error(pipeline: &Pipeline, source: calabi_api::FormatError) 
     Error::Input { source, span: pipeline.model.input.span.clone() }
 }
 
-/// Decomposes the layers that take part, and decides about those that a selector decides about.
-///
-/// Without a store only spectra are wanted, whole ones where `whole` says so: then layers that are decided already are
-/// decomposed too.
+/// What layers are decomposed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Their factors: layers that stay dense are left out.
+    Factors,
+    /// Their spectra: of all layers that take part, also of those that are decided already; every singular value, where
+    /// `whole` says so.
+    Spectra {
+        /// Also where rule and decomposer could do with fewer.
+        whole: bool,
+    },
+}
+
+/// Decomposes the layers that take part, and decides about those that a selector decides about. What the store knows is
+/// taken from there.
 pub(crate) fn decompose(
     context: &Context<'_>,
     plan: &mut Plan,
-    store: Option<&Store>,
-    whole: bool,
+    store: &Store,
+    purpose: Purpose,
 ) -> Result<Vec<Option<Decomposed>>, Error> {
-    let wanted =
-        |planned: &PlannedLayer| planned.is_selected() && (store.is_none() || planned.kept() != Some(Kept::Dense));
-    context.observer.begin(Stage::Decompose, plan.layers.iter().filter(|l| wanted(l)).count());
-    let work = Work { context, store, whole };
+    let wanted = |planned: &PlannedLayer| {
+        planned.is_selected() && (purpose != Purpose::Factors || planned.kept() != Some(Kept::Dense))
+    };
+    let count = plan.layers.iter().filter(|l| wanted(l)).count();
+    context.observer.begin(Stage::Decompose, count);
+    let work = Work { context, store, purpose, found: &AtomicUsize::new(0) };
     let groups = context.metrics.groups(plan);
     let results: Vec<_> = groups
         .into_par_iter()
@@ -67,6 +74,10 @@ pub(crate) fn decompose(
             work.group(&layers.into_iter().filter(|(_, planned)| wanted(planned)).collect::<Vec<_>>())
         })
         .collect::<Result<_, Error>>()?;
+    let found = work.found.load(Ordering::Relaxed);
+    if found > 0 {
+        context.observer.note(Stage::Decompose, &format!("{found} of {count} layers were decomposed before"));
+    }
     context.observer.end(Stage::Decompose);
     let mut decomposed: Vec<_> = plan.layers.iter().map(|_| None).collect();
     for (index, decision, found) in results.into_iter().flatten() {
@@ -80,8 +91,10 @@ pub(crate) fn decompose(
 #[derive(Clone, Copy)]
 struct Work<'a> {
     context: &'a Context<'a>,
-    store: Option<&'a Store>,
-    whole: bool,
+    store: &'a Store,
+    purpose: Purpose,
+    /// How many layers the store knew.
+    found: &'a AtomicUsize,
 }
 
 /// A layer by index, what became of it, and what is known of it.
@@ -109,38 +122,78 @@ impl Work<'_> {
     ) -> Result<(Decision, Option<Decomposed>), Error> {
         let started = Instant::now();
         let (context, layer) = (self.context, &planned.layer);
+        let decomposer = &*context.pipeline.decomposer;
         let weight = context.read(layer)?;
-        let limit = if self.whole { layer.shape.full_rank() } else { limit(context.pipeline, planned) };
-        let parts = match Parts::of(&weight, metric, &*context.pipeline.decomposer, limit) {
+        let limit = self.limit(planned, metric.is_some());
+        let key = Key::of(weight.view(), metric, decomposer);
+        if let Some(entry) = self.store.find(&key, limit) {
+            let decision = self.decide(planned, &weight, &entry.decomposed.spectrum)?;
+            let wanted = rank_to_keep(context.pipeline, layer, &decision, &entry.decomposed.spectrum);
+            if wanted.is_none_or(|rank| rank.get() <= entry.vectors) {
+                self.found.fetch_add(1, Ordering::Relaxed);
+                let decomposed = entry.decomposed.clone();
+                self.store.adopt(index, entry);
+                return Ok((decision, Some(decomposed)));
+            }
+        }
+        let parts = match Parts::of(&weight, metric, decomposer, limit) {
             Ok(parts) => parts,
             Err(error) => return failed(context, layer, error),
         };
-        let read = || Ok(weight.clone());
-        let statistics = context.metrics.reader(layer);
-        let seen = LayerSpectrum::new(&layer.name, layer.shape, parts.spectrum())
-            .with_weight(&read)
-            .with_statistics(&statistics);
-        let decision = match &planned.decision {
-            Decision::Open => {
-                select(context.pipeline, planned.rule, layer, &seen)?.map_or(Decision::Open, Decision::from)
-            }
-            decided => decided.clone(),
+        let decision = self.decide(planned, &weight, parts.spectrum())?;
+        let wanted = rank_to_keep(context.pipeline, layer, &decision, parts.spectrum());
+        let lasting = self.store.lasting.then(|| limit.min(largest_that_pays(context.pipeline, layer)));
+        let basis = match wanted.max(lasting).map(|rank| parts.basis(rank)).transpose() {
+            Ok(basis) => basis.unwrap_or_else(|| Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }),
+            Err(error) => return failed(context, layer, error),
         };
-        if let Some(store) = self.store
-            && let Some(rank) = rank_to_keep(context.pipeline, layer, &decision, parts.spectrum())
-        {
-            match parts.basis(rank) {
-                Ok(basis) => store.put(index, &basis)?,
-                Err(error) => return failed(context, layer, error),
-            }
-        }
         let decomposed = Decomposed {
             spectrum: parts.spectrum().clone(),
+            limit,
             remark: parts.remark().map(str::to_owned),
             seconds: started.elapsed().as_secs_f64(),
         };
+        self.store.put(index, &key, &decomposed, &basis)?;
         Ok((decision, Some(decomposed)))
     }
+
+    /// What becomes of a layer with this spectrum: what is decided already stays, what an allocator decides is open.
+    fn decide(&self, planned: &PlannedLayer, weight: &Array2<f32>, spectrum: &Spectrum) -> Result<Decision, Error> {
+        if planned.decision != Decision::Open {
+            return Ok(planned.decision.clone());
+        }
+        let (context, layer) = (self.context, &planned.layer);
+        let read = || Ok(weight.clone());
+        let statistics = context.metrics.reader(layer);
+        let seen =
+            LayerSpectrum::new(&layer.name, layer.shape, spectrum).with_weight(&read).with_statistics(&statistics);
+        Ok(select(context.pipeline, planned.rule, layer, &seen)?.map_or(Decision::Open, Decision::from))
+    }
+
+    /// The largest rank of which vectors may be asked.
+    ///
+    /// A decomposer whose spectra are complete anyway gets the same limit from every rule, so that what is kept serves all
+    /// of them. In a metric the losses that a rule sees need a vector each.
+    fn limit(&self, planned: &PlannedLayer, measured: bool) -> Rank {
+        let (pipeline, layer) = (self.context.pipeline, &planned.layer);
+        let asked = match self.purpose {
+            Purpose::Spectra { whole: true } => layer.shape.full_rank(),
+            _ => limit(pipeline, planned),
+        };
+        let pays = largest_that_pays(pipeline, layer);
+        match (pipeline.decomposer.is_complete(), measured) {
+            (false, _) => asked,
+            (true, false) => pays.max(planned.rank().unwrap_or(Rank::ONE)),
+            (true, true) => pays.max(asked),
+        }
+    }
+}
+
+/// The largest rank at which factors are smaller than the layer; full rank where that does not count.
+fn largest_that_pays(pipeline: &Pipeline, layer: &Layer) -> Rank {
+    let full = layer.shape.full_rank();
+    let pays = |rank: &Rank| !pipeline.layers.break_even || layer.cost.pays(*rank);
+    (1..=full.get()).rev().filter_map(Rank::new).find(pays).unwrap_or(Rank::ONE)
 }
 
 /// A weight taken apart, by itself or in a metric.

@@ -87,5 +87,6 @@ pub use run::{RunOptions, open_model, plan, plan_with, reads, run, spectra};
 pub use search::{SearchReport, SearchStep};
 pub use sited::Sited;
 pub use size::ByteSize;
+pub use store::{Cleaned, clean};
 pub use target::Target;
 pub use verify::{CommandReport, GateReport, OutputReport, VerifyReport};

@@ -32,6 +32,7 @@ mod tests;
 use calabi_api::{Normalisation, Statistics};
 use ndarray::Array1;
 
+use crate::store::Hashed;
 use root::Rooted;
 
 pub(crate) use anchored::Anchored;
@@ -98,6 +99,17 @@ impl Metric {
 
     fn new(find: Form, judge: Option<Form>, mean: Option<Array1<f64>>) -> Self {
         Self { find: Rooted::new(find), judge, mean }
+    }
+
+    /// Adds all that results depend on to a hash.
+    pub(crate) fn hash(&self, hash: &mut Hashed) {
+        self.find.form().hash(hash);
+        match &self.judge {
+            Some(judge) => judge.hash(hash),
+            None => hash.text("judged by the same"),
+        }
+        hash.text(if self.mean.is_some() { "mean" } else { "no mean" });
+        hash.numbers(self.mean.iter().flatten().copied(), f64::to_le_bytes);
     }
 
     /// The metric that finds `U`.

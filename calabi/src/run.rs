@@ -7,7 +7,7 @@ use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings,
 
 use crate::calibrate::{Calibrator, calibrate};
 use crate::choose::{Known, allocate, select};
-use crate::decompose::{Context, Decomposed, decompose, input_error, read_again};
+use crate::decompose::{Context, Decomposed, Purpose, decompose, input_error, read_again};
 use crate::metrics::Metrics;
 use crate::report::Allocated;
 use crate::search::search;
@@ -42,6 +42,9 @@ pub struct RunOptions {
     pub threads: Option<usize>,
     /// Whether an output that exists is replaced.
     pub force: bool,
+    /// A folder where what is decomposed and measured is kept, for runs after this one; none keeps it beside the output
+    /// while the run lives, and for the next run with that output where this one is killed.
+    pub work: Option<PathBuf>,
     /// A plan to follow instead of the pipeline's rules: its open layers are still theirs.
     pub plan: Option<Plan>,
     /// Files besides those of the pipeline that must not be written over: the pipeline file, the plan.
@@ -78,10 +81,10 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let calibrator = Calibrator::new(pipeline)?;
     let staging = Staging::beside(places)?;
     let mut calibrator = calibrator.map(|calibrator| calibrator.working_in(&staging.work()));
-    let metrics = calibrate(pipeline, &plan, calibrator.as_mut(), &staging.work(), observer)?;
+    let store = Store::of(options.work.as_deref(), &staging.work())?;
+    let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
     let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
-    let store = Store::new(staging.work());
-    let decomposed = decompose(&context, &mut plan, Some(&store), false)?;
+    let decomposed = decompose(&context, &mut plan, &store, Purpose::Factors)?;
     let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
     let spectra = known(&decomposed);
     let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };
@@ -160,11 +163,10 @@ pub fn spectra(
     let decomposed = on_threads(options.threads, || {
         let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
         let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
-        let metrics = calibrate(pipeline, &plan, calibrator.as_mut(), folder.path(), observer)?;
+        let store = Store::of(options.work.as_deref(), folder.path())?;
+        let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
         let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
-        let store = Store::new(folder.path().to_owned());
-        let measured = calibrator.is_some().then_some(&store);
-        let decomposed = decompose(&context, &mut plan, measured, whole)?;
+        let decomposed = decompose(&context, &mut plan, &store, Purpose::Spectra { whole })?;
         let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
         let spectra = known(&decomposed);
         let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };

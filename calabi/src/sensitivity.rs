@@ -9,7 +9,7 @@ use calabi_api::{ConfigError, Layer, Rank, RankRule, Sensitivity, SensitivitySou
 use crate::calibrate::Calibrator;
 use crate::choose::options;
 use crate::decompose::{Context, Decomposed};
-use crate::store::Store;
+use crate::store::{Store, read_divergences, write_divergences};
 use crate::substitute::factors_at;
 use crate::tokens::Tokens;
 use crate::{Decision, Error, Pipeline, Plan, Stage};
@@ -45,7 +45,17 @@ pub(crate) fn sensitivities(
         (SensitivitySource::Measured, Some(calibrator)) => {
             let targets = targets(context, plan, decomposed);
             context.observer.begin(Stage::Sensitivity, targets.len());
-            let divergences = Measurement { context, store, calibrator }.of(&targets)?;
+            let cut = targets.iter().map(|target| (target.index, target.rank.get()));
+            let kept = store.sensitivities(context.pipeline, context.source, cut)?;
+            let known = kept.as_deref().and_then(|path| read_divergences(path, targets.len()));
+            let divergences = match known {
+                Some(divergences) => {
+                    context.observer.note(Stage::Sensitivity, "these sensitivities were measured before");
+                    divergences
+                }
+                None => Measurement { context, store, calibrator }.of(&targets)?,
+            };
+            kept.map(|path| write_divergences(&path, &divergences)).transpose()?;
             context.observer.end(Stage::Sensitivity);
             let mut found = vec![None; plan.layers.len()];
             for (target, divergence) in targets.iter().zip(divergences) {

@@ -8,6 +8,7 @@ use calabi_api::{ConfigError, LayerSource};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
+use crate::store::adopt;
 use crate::target::Target;
 use crate::{Error, Pipeline, RunOptions};
 
@@ -17,11 +18,35 @@ const RACES_LOST: usize = 100;
 /// A folder beside the output, gone when the run ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Staging {
-    folder: TempDir,
+    folder: OwnFolder,
     /// Held while the run lives: the folder of a dead run is recognised by its free lock.
     _lock: File,
     target: PathBuf,
     failed: PathBuf,
+}
+
+/// A run's folder. The lock goes last: a run that is killed while it clears up is known as dead by the next one.
+#[derive(Debug)]
+struct OwnFolder(TempDir);
+
+impl OwnFolder {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for OwnFolder {
+    fn drop(&mut self) {
+        clear(self.path());
+    }
+}
+
+/// Removes what is in the folder of a run, but for its lock. What cannot be removed is left.
+fn clear(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.file_name() != "lock") {
+        let path = entry.path();
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
 }
 
 /// Where the files of a run go, checked before any work.
@@ -100,7 +125,7 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 impl Staging {
-    /// Clears what dead runs left, and makes the folder beside the output.
+    /// Makes the folder beside the output, takes over what dead runs had decomposed, and clears what they left.
     pub(crate) fn beside(places: Places) -> Result<Self, Error> {
         let Places { output: target, failed } = places;
         let parent = target.parent().unwrap_or(Path::new("/"));
@@ -108,7 +133,6 @@ impl Staging {
         let mut prefix = OsString::from(".");
         prefix.push(target.file_name().unwrap_or_default());
         prefix.push(".calabi-");
-        clear_leftovers(parent, &prefix);
         let folder = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(parent)
@@ -118,7 +142,8 @@ impl Staging {
             let path = folder.path().join(sub);
             fs::create_dir(&path).map_err(|e| Error::io("create", path, e))?;
         }
-        Ok(Self { folder, _lock: lock, target, failed })
+        clear_leftovers(parent, &prefix, &folder.path().join("work"));
+        Ok(Self { folder: OwnFolder(folder), _lock: lock, target, failed })
     }
 
     /// Where the new model is written.
@@ -186,13 +211,16 @@ fn locked(folder: &Path) -> std::io::Result<File> {
     Ok(lock)
 }
 
-/// Removes the folders of runs that died: nobody holds their lock. What cannot be removed is left.
-fn clear_leftovers(parent: &Path, prefix: &OsString) {
+/// Removes the folders of runs that died: nobody holds their lock. What they had decomposed goes to `work`. What cannot be
+/// removed is left.
+fn clear_leftovers(parent: &Path, prefix: &OsString, work: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let named = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
         let dead = named && File::open(entry.path().join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
         if dead {
+            adopt(&entry.path().join("work"), work);
+            clear(&entry.path());
             let _ = fs::remove_dir_all(entry.path());
         }
     }

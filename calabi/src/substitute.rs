@@ -114,7 +114,7 @@ impl Made {
     /// The best factors of this rank, from the basis in the store, rounded as the file will hold them.
     fn at(context: &Context<'_>, store: &Store, (index, layer): (usize, &Layer), rank: Rank) -> Result<Self, Error> {
         let weight = context.read(layer)?;
-        let basis = store.take(index, rank, weight.dim())?;
+        let basis = store.take(index, rank)?;
         let metric = context.metrics.of(layer, context.source)?;
         let mut factors = project(weight.view(), basis).map_err(|source| Error::decompose(layer, source))?;
         if let Some(metric) = &metric {

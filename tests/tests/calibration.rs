@@ -170,3 +170,25 @@ fn what_is_missing_is_told_before_any_work() {
     let ran = work.run(&["run", "p.toml"]);
     assert!(ran.code() != 0 && ran.stderr().contains("is not among its layers"), "{}", ran.stderr());
 }
+
+/// Statistics and sensitivities are kept in the work store, with what was decomposed in their metric.
+#[test]
+fn what_was_measured_is_not_measured_again() {
+    let work = checkpoint("llama");
+    pipeline(&work, &format!("{DATA}[rank]\nkind = \"budget\"\nkeep = 0.6\nsensitivity = \"measured\"\n"));
+    let run = |more: &[&str]| {
+        let ran = work.run(&[&["run", "p.toml", "--force", "--verbose"], more].concat());
+        assert_eq!(ran.code(), 0, "{}", ran.stderr());
+        (files(&work.path("small")), ran.stderr())
+    };
+    let (alone, _) = run(&[]);
+    let before = ["gathered before", "measured before", "decomposed before"];
+    let (first, said) = run(&["--work", "store"]);
+    assert!(first == alone && before.iter().all(|what| !said.contains(what)), "{said}");
+    let (second, said) = run(&["--work", "store"]);
+    assert!(second == alone && before.iter().all(|what| said.contains(what)), "{said}");
+    let (third, said) = run(&["--work", "store", "--set", "rank.keep=0.5"]);
+    assert!(third != alone && before.iter().all(|what| said.contains(what)), "{said}");
+    let (other, said) = run(&["--work", "store", "--set", "calibration.samples=90"]);
+    assert!(other != alone && before.iter().all(|what| !said.contains(what)), "other data, other entries: {said}");
+}

@@ -15,7 +15,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, Failure> {
     let plan = args.plan.as_ref().map(|path| Plan::load(path, &pipeline)).transpose()?;
     let fail = |error| Failure::of(error, pipeline.source.as_ref());
     let reads = std::iter::once(&args.pipeline.pipeline).chain(&args.plan).cloned().collect();
-    let options = RunOptions { force: args.force, plan, reads, ..args.pipeline.work.options() };
+    let options =
+        RunOptions { force: args.force, plan, reads, work: args.work.clone(), ..args.pipeline.work.options() };
     let json = report_target(&pipeline, &options).map_err(fail)?;
     let progress = Progress::new(args.pipeline.work.verbose);
     let report = calabi::run(&pipeline, &options, &progress).map_err(fail)?;

@@ -28,6 +28,10 @@ impl Decomposer for Lapack {
         }))
     }
 
+    fn is_complete(&self) -> bool {
+        true
+    }
+
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
         let symmetric = Symmetric::read(s)?;
         let limit = limit.min(symmetric.full_rank());

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::store::Hashed;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 /// A symmetric `n × n` matrix `D`.
@@ -23,6 +24,17 @@ impl Form {
             Self::Diagonal(d) => d.len(),
             Self::Full(d) => d.nrows(),
         }
+    }
+
+    /// Adds its entries to a hash.
+    pub(super) fn hash(&self, hash: &mut Hashed) {
+        let (name, entries): (_, &mut dyn Iterator<Item = f64>) = match self {
+            Self::Identity(_) => ("identity", &mut std::iter::empty()),
+            Self::Diagonal(d) => ("diagonal", &mut d.iter().copied()),
+            Self::Full(d) => ("full", &mut d.iter().copied()),
+        };
+        hash.text(&format!("{name} {}", self.size()));
+        hash.numbers(entries, f64::to_le_bytes);
     }
 
     /// `X D`, `m × n`.

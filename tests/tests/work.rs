@@ -1,0 +1,157 @@
+//! The work store: what was decomposed once is found again, by runs after a killed one and by runs with other rules.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use calabi_tests::{Workplace, decaying};
+use safetensors::tensor::Dtype;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_calabi-cli-under-test");
+const LAYERS: usize = 12;
+const SEEDS: std::ops::Range<u64> = 0..12;
+const BUDGET: &str = "kind = \"budget\"\nkeep = 0.5\n";
+const ENERGY: &str = "kind = \"energy\"\nthreshold = 0.9\n";
+const FIXED: &str = "kind = \"fixed\"\nrank = 13\n";
+
+fn workplace() -> Workplace {
+    let work = Workplace::new(PROGRAM);
+    let weights: Vec<_> =
+        SEEDS.zip(0..).map(|(seed, i)| (format!("{i}.weight"), decaying(200, 200 + 8 * i, 0.99, seed))).collect();
+    let weights: Vec<_> = weights.iter().map(|(name, weight)| (name.as_str(), weight.clone())).collect();
+    work.model("m.safetensors", Dtype::F32, &weights);
+    for (name, rule) in [("budget", BUDGET), ("energy", ENERGY), ("fixed", FIXED)] {
+        let model = format!("[model]\ninput = \"m.safetensors\"\noutput = \"{name}.safetensors\"\n");
+        work.write(&format!("{name}.toml"), format!("{model}[rank]\n{rule}"));
+    }
+    work
+}
+
+/// The bytes that a run writes, and what it says.
+fn written(work: &Workplace, rule: &str, more: &[&str]) -> (Vec<u8>, String) {
+    let pipeline = format!("{rule}.toml");
+    let ran = work.run(&[&["run", &pipeline, "--force", "--verbose"], more].concat());
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    (std::fs::read(work.path(&format!("{rule}.safetensors"))).unwrap(), ran.stderr())
+}
+
+fn found(count: usize) -> String {
+    format!("{count} of {LAYERS} layers were decomposed before")
+}
+
+#[test]
+fn a_rule_after_another_decomposes_nothing_and_writes_what_it_would_have() {
+    let work = workplace();
+    let (rules, store) = (["budget", "energy", "fixed"], ["--work", "store"]);
+    let alone: Vec<_> = rules.iter().map(|rule| written(&work, rule, &[])).collect();
+    for (index, (rule, alone)) in rules.iter().zip(&alone).enumerate() {
+        assert!(!alone.1.contains("decomposed before"), "{}", alone.1);
+        let (bytes, said) = written(&work, rule, &store);
+        assert!(bytes == alone.0, "{rule} writes other bytes with a store");
+        assert_eq!(said.contains(&found(LAYERS)), index > 0, "{said}");
+    }
+    let cleaned = work.run(&["clean", "--work", "store"]);
+    assert!(cleaned.stdout().starts_with("12 files removed"), "{}", cleaned.stdout());
+    assert!(!work.path("store").exists());
+    assert_eq!(work.run(&["clean", "--work", "store"]).code(), 2);
+}
+
+/// Kills a run after `delay`; whether it was still at work.
+fn killed(work: &Workplace, args: &[&str], delay: Duration) -> bool {
+    let mut run = Command::new(PROGRAM);
+    run.args(["run", "budget.toml", "--force", "--threads", "1"]).args(args).current_dir(work.path(""));
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(delay);
+    let at_work = run.try_wait().unwrap().is_none();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    at_work
+}
+
+#[test]
+fn a_killed_run_is_taken_up_and_writes_the_same_bytes() {
+    let work = workplace();
+    let started = Instant::now();
+    let undisturbed = written(&work, "budget", &["--threads", "1"]).0;
+    let whole = started.elapsed();
+    for args in [&[][..], &["--work", "store"]] {
+        let mut at_work = 0;
+        for eighth in 1..8 {
+            std::fs::remove_file(work.path("budget.safetensors")).unwrap();
+            at_work += usize::from(killed(&work, args, whole * eighth / 8));
+            let (bytes, said) = written(&work, "budget", args);
+            assert!(bytes == undisturbed, "killed after {eighth} eighths: other bytes; {said}");
+        }
+        assert!(at_work > 0, "no run was killed at work");
+    }
+    assert!(work.names().iter().all(|name| !name.starts_with('.')), "{:?}", work.names());
+}
+
+#[test]
+fn what_a_killed_run_had_decomposed_is_not_decomposed_again() {
+    let work = workplace();
+    let most = (1..60).map(|step| Duration::from_millis(20 * step)).any(|delay| {
+        let _ = std::fs::remove_file(work.path("budget.safetensors"));
+        killed(&work, &[], delay) && written(&work, "budget", &[]).1.contains("layers were decomposed before")
+    });
+    assert!(most, "nothing was ever found of a killed run");
+}
+
+#[test]
+fn runs_share_a_store_at_the_same_time() {
+    let work = workplace();
+    let alone: Vec<_> = ["budget", "energy"].iter().map(|rule| written(&work, rule, &[]).0).collect();
+    for _ in 0..3 {
+        let runs: Vec<_> = ["budget", "energy", "fixed"]
+            .iter()
+            .map(|rule| {
+                let mut run = Command::new(PROGRAM);
+                run.args(["run", &format!("{rule}.toml"), "--force", "--work", "store"]).current_dir(work.path(""));
+                run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        for run in runs {
+            let ended = run.wait_with_output().unwrap();
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        }
+        for (rule, alone) in ["budget", "energy"].iter().zip(&alone) {
+            assert!(std::fs::read(work.path(&format!("{rule}.safetensors"))).unwrap() == *alone);
+        }
+        std::fs::remove_dir_all(work.path("store")).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_entry_is_made_anew() {
+    let work = workplace();
+    let undisturbed = written(&work, "budget", &["--work", "store"]).0;
+    for (index, entry) in std::fs::read_dir(work.path("store")).unwrap().enumerate() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        match index {
+            0 => bytes[middle] ^= 1,
+            1 => bytes.truncate(middle),
+            2 => bytes.clear(),
+            _ => continue,
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
+    let (bytes, said) = written(&work, "budget", &["--work", "store"]);
+    assert!(bytes == undisturbed);
+    assert!(said.contains(&found(LAYERS - 3)), "{said}");
+    assert!(written(&work, "budget", &["--work", "store"]).1.contains(&found(LAYERS)));
+}
+
+/// Another weight, another setting of the decomposer: other entries.
+#[test]
+fn what_is_not_the_same_is_not_found() {
+    let work = workplace();
+    written(&work, "budget", &["--work", "store"]);
+    let full = ["--work", "store", "--set", "decomposer.kind=faer", "--set", "decomposer.accuracy=full"];
+    assert!(!written(&work, "budget", &full).1.contains("decomposed before"));
+    let mut bytes = std::fs::read(work.path("m.safetensors")).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    std::fs::write(work.path("m.safetensors"), bytes).unwrap();
+    assert!(written(&work, "budget", &["--work", "store"]).1.contains(&found(LAYERS - 1)));
+}
