@@ -21,6 +21,10 @@ pub(crate) enum Command {
     Calibrate(CalibrateArgs),
     /// Show what a run would do: layers, costs, what is left alone and why.
     Plan(PlanArgs),
+    /// Make the model of what the shards of a plan have decomposed.
+    Merge(MergeArgs),
+    /// Print the job script that runs a plan in shards on a cluster.
+    Submit(SubmitArgs),
     /// Train the factors of a compressed language model on text, as [finetune] says; goes on where a run was interrupted.
     Finetune(FinetuneArgs),
     /// Measure the perplexity of a language model on a text.
@@ -85,6 +89,65 @@ pub(crate) struct RunArgs {
     /// Follow this plan, as `calabi-cli plan -o FILE` wrote it, edited or not.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// Decompose this share of the layers into the work store, and write no model: 0/4 is the first of four; `auto` reads it
+    /// off the variables of an array job (Slurm) or an indexed job (Kubernetes).
+    #[arg(long, value_name = "I/N", requires = "work")]
+    pub(crate) shard: Option<String>,
+    /// What a shard is for: the spectra that ranks are chosen by, or the factors of a plan without open ranks.
+    #[arg(long, value_enum, requires = "shard")]
+    pub(crate) phase: Option<Phase>,
+}
+
+/// What a shard is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Phase {
+    /// Spectra: `plan --with-spectra --work DIR` chooses ranks by them.
+    Spectra,
+    /// Factors: no rank of the plan may be open.
+    Factors,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MergeArgs {
+    /// The pipeline file [default: the one that the plan is of].
+    pub(crate) pipeline: Option<PathBuf>,
+    /// The plan that the shards followed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: PathBuf,
+    /// The work store of the shards.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: PathBuf,
+    /// Replace an output that exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) how: WorkArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group(clap::ArgGroup::new("cluster").required(true).args(["slurm", "kubernetes"])))]
+pub(crate) struct SubmitArgs {
+    /// For Slurm: an array job, and a job that merges once it is done.
+    #[arg(long)]
+    pub(crate) slurm: bool,
+    /// For Kubernetes: an indexed job.
+    #[arg(long)]
+    pub(crate) kubernetes: bool,
+    /// How many shards.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) shards: u32,
+    /// Print the script: calabi submits nothing itself.
+    #[arg(long, required = true)]
+    pub(crate) print: bool,
+    /// The plan, as every machine sees it.
+    #[arg(long, value_name = "FILE", default_value = "plan.toml")]
+    pub(crate) plan: PathBuf,
+    /// The work store, as every machine sees it.
+    #[arg(long, value_name = "DIR", default_value = "work")]
+    pub(crate) work: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -124,6 +187,9 @@ pub(crate) struct PlanArgs {
     /// Write the plan to this file, to be edited and run.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Take what is decomposed already from this folder, and keep there what is not.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
     /// Decompose every layer and fill in the ranks.
     #[arg(long)]
     pub(crate) with_spectra: bool,

@@ -69,6 +69,8 @@ fn dispatch(command: Command) -> Result<Ending, Failure> {
         Command::Densify(args) => commands::densify::densify(&DensifyArgs { model: located(&args.model)?, ..args }),
         Command::Inspect(args) => commands::inspect::inspect(&InspectArgs { model: located(&args.model)?, ..args }),
         Command::Plugins(args) => commands::plugins::plugins(&args),
+        Command::Merge(args) => commands::merge::merge(&args),
+        Command::Submit(args) => commands::submit::submit(&args),
         Command::Clean(args) => commands::clean::clean(&args),
         Command::Schema => commands::schema::schema(),
         Command::Init(args) => commands::init::init(&args),

@@ -1,6 +1,7 @@
 //! Decomposes layers side by side, each on one thread: spectra stay in memory, bases go to the store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use calabi_api::{
@@ -15,7 +16,7 @@ use crate::metric::{Factorization, Metric, factorize};
 use crate::metrics::Metrics;
 pub(crate) use crate::store::Decomposed;
 use crate::store::{Key, Store};
-use crate::{Decision, Error, Observer, OnError, Pipeline, Plan, PlannedLayer, Rule, Stage};
+use crate::{Decision, Error, Observer, OnError, Pipeline, Plan, PlannedLayer, Rule, Shard, Stage, share};
 
 /// What a run needs at every layer.
 pub(crate) struct Context<'a> {
@@ -44,6 +45,10 @@ pub(crate) fn input_error(pipeline: &Pipeline, source: calabi_api::FormatError) 
 pub(crate) enum Purpose {
     /// Their factors: layers that stay dense are left out.
     Factors,
+    /// The same, of what the store knows: nothing is decomposed.
+    Merge,
+    /// The store: one share of the layers.
+    Share(Shard),
     /// Their spectra: of all layers that take part, also of those that are decided already; every singular value, where
     /// `whole` says so.
     Spectra {
@@ -60,21 +65,24 @@ pub(crate) fn decompose(
     store: &Store,
     purpose: Purpose,
 ) -> Result<Vec<Option<Decomposed>>, Error> {
-    let wanted = |planned: &PlannedLayer| {
-        planned.is_selected() && (purpose != Purpose::Factors || planned.kept() != Some(Kept::Dense))
-    };
-    let count = plan.layers.iter().filter(|l| wanted(l)).count();
+    let wanted = purpose.wanted(plan);
+    let count = wanted.iter().filter(|&&wanted| wanted).count();
     context.observer.begin(Stage::Decompose, count);
-    let work = Work { context, store, purpose, found: &AtomicUsize::new(0) };
+    let (found, missing) = (AtomicUsize::new(0), Mutex::default());
+    let work = Work { context, store, purpose, found: &found, missing: &missing };
     let groups = context.metrics.groups(plan);
     let results: Vec<_> = groups
         .into_par_iter()
         .map(|group| {
-            let layers: Vec<_> = group.into_iter().map(|index| (index, &plan.layers[index])).collect();
-            work.group(&layers.into_iter().filter(|(_, planned)| wanted(planned)).collect::<Vec<_>>())
+            let layers = group.into_iter().filter(|&index| wanted[index]);
+            work.group(&layers.map(|index| (index, &plan.layers[index])).collect::<Vec<_>>())
         })
         .collect::<Result<_, Error>>()?;
-    let found = work.found.load(Ordering::Relaxed);
+    let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !missing.is_empty() {
+        return Err(share::missing(plan, store, missing).into());
+    }
+    let found = found.load(Ordering::Relaxed);
     if found > 0 {
         context.observer.note(Stage::Decompose, &format!("{found} of {count} layers were decomposed before"));
     }
@@ -95,6 +103,23 @@ struct Work<'a> {
     purpose: Purpose,
     /// How many layers the store knew.
     found: &'a AtomicUsize,
+    /// The layers that it should have known.
+    missing: &'a Mutex<Vec<usize>>,
+}
+
+impl Purpose {
+    /// Which layers of a plan are decomposed for it.
+    fn wanted(self, plan: &Plan) -> Vec<bool> {
+        let factorized = |planned: &PlannedLayer| planned.is_selected() && planned.kept() != Some(Kept::Dense);
+        match self {
+            Self::Factors | Self::Merge => plan.layers.iter().map(factorized).collect(),
+            Self::Spectra { .. } => plan.layers.iter().map(PlannedLayer::is_selected).collect(),
+            Self::Share(shard) => {
+                let owners = Shard::owners(shard.count(), plan, factorized);
+                owners.into_iter().map(|owner| owner == Some(shard.index())).collect()
+            }
+        }
+    }
 }
 
 /// A layer by index, what became of it, and what is known of it.
@@ -135,6 +160,10 @@ impl Work<'_> {
                 self.store.adopt(index, entry);
                 return Ok((decision, Some(decomposed)));
             }
+        }
+        if self.purpose == Purpose::Merge {
+            self.missing.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+            return Ok((planned.decision.clone(), None));
         }
         let parts = match Parts::of(&weight, metric, decomposer, limit) {
             Ok(parts) => parts,

@@ -43,6 +43,8 @@ mod runtime;
 mod search;
 mod sensitivity;
 mod sequential;
+mod shard;
+mod share;
 mod sited;
 mod size;
 mod staging;
@@ -85,6 +87,8 @@ pub use report::{
 };
 pub use run::{RunOptions, open_model, plan, plan_with, reads, run, spectra};
 pub use search::{SearchReport, SearchStep};
+pub use shard::Shard;
+pub use share::{Shared, run_share};
 pub use sited::Sited;
 pub use size::ByteSize;
 pub use store::{Cleaned, clean};

@@ -1,13 +1,14 @@
 //! The plan as a file that a person or a script can read and edit.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use calabi_api::{Choice, ConfigError, Kept, Name, Rank};
 use serde::{Deserialize, Serialize};
 
 use crate::choose::settle;
-use crate::{Decision, Error, Pipeline, PipelineError, Plan, Sited, Source, plan};
+use crate::store::Hashed;
+use crate::{Assignment, Decision, Error, Pipeline, PipelineError, Plan, Sited, Source, plan};
 
 /// The version of the layout of plan files.
 const VERSION: u32 = 1;
@@ -21,6 +22,13 @@ const HEADER: &str = "\
 #[derive(Debug, Serialize)]
 struct PlanFile {
     version: u32,
+    /// The pipeline that it is of, for those who only have the plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pipeline: Option<PathBuf>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    set: Vec<String>,
+    /// A hash of the model's layers and the sizes of its files.
+    model: String,
     layer: Vec<Entry>,
 }
 
@@ -66,6 +74,29 @@ impl Plan {
     /// ```
     #[must_use]
     pub fn to_text(&self) -> String {
+        self.text(None, Vec::new())
+    }
+
+    /// As [`to_text`](Self::to_text), with the pipeline file and the changed settings that it is of: `merge` reads them.
+    #[must_use]
+    pub fn to_text_of(&self, pipeline: &Path, set: &[Assignment]) -> String {
+        let pipeline = pipeline.canonicalize().unwrap_or_else(|_| pipeline.to_owned());
+        self.text(Some(pipeline), set.iter().map(ToString::to_string).collect())
+    }
+
+    /// What the model is known by.
+    fn model(&self) -> String {
+        let mut hash = Hashed::new();
+        for planned in &self.layers {
+            hash.text(&format!("{} {}", planned.layer.name, planned.layer.shape));
+        }
+        for file in &self.totals.files {
+            hash.text(&format!("{:?}", std::fs::metadata(file).map(|seen| seen.len()).ok()));
+        }
+        hash.finish().to_hex().chars().take(16).collect()
+    }
+
+    fn text(&self, pipeline: Option<PathBuf>, set: Vec<String>) -> String {
         let layer = self.layers.iter().map(|planned| {
             let (rank, because) = match &planned.decision {
                 Decision::Open => (RankEntry::Word(Word::Open), String::new()),
@@ -77,11 +108,37 @@ impl Plan {
             let chosen = (!because.is_empty()).then_some(rank);
             Entry { name: planned.layer.name.clone(), shape, rank, chosen, because }
         });
-        let file = PlanFile { version: VERSION, layer: layer.collect() };
+        let file = PlanFile { version: VERSION, pipeline, set, model: self.model(), layer: layer.collect() };
         let mut text = HEADER.to_owned();
         // Serialization of strings and numbers into a string cannot fail; if it did, the file would say so when read.
         let _ = write!(text, "{}", toml::to_string(&file).unwrap_or_default());
         text
+    }
+
+    /// The pipeline file that a plan file is of, and the settings that were changed.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or does not say it.
+    pub fn origin(path: &Path) -> Result<(PathBuf, Vec<Assignment>), PipelineError> {
+        #[derive(Deserialize)]
+        struct Origin {
+            pipeline: Option<PathBuf>,
+            #[serde(default)]
+            set: Vec<String>,
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
+        let refused = |error: ConfigError| {
+            let source = Some(Source { name: path.display().to_string(), text: text.clone() });
+            PipelineError { error: Box::new(error.into()), source }
+        };
+        let origin: Origin = toml::from_str(&text).map_err(|error| refused(error.into()))?;
+        let pipeline = origin.pipeline.ok_or_else(|| {
+            let error = ConfigError::new("this plan does not say which pipeline it is of");
+            refused(error.with_help("name the pipeline file: calabi-cli merge PIPELINE --plan FILE --work DIR"))
+        })?;
+        let parsed = |set: &String| set.parse().map_err(|error: String| refused(ConfigError::new(error)));
+        let set = origin.set.iter().map(parsed).collect::<Result<_, _>>()?;
+        Ok((pipeline, set))
     }
 
     /// Reads an edited plan of the pipeline's model.
@@ -136,6 +193,11 @@ impl Plan {
         #[serde(deny_unknown_fields)]
         struct Spanned {
             version: Sited<u32>,
+            #[serde(default, rename = "pipeline")]
+            _pipeline: Option<PathBuf>,
+            #[serde(default, rename = "set")]
+            _set: Vec<String>,
+            model: Option<Sited<String>>,
             #[serde(default)]
             layer: Vec<Sited<Entry>>,
         }
@@ -143,6 +205,10 @@ impl Plan {
         if *file.version != VERSION {
             let error = ConfigError::new(format!("this plan has version {}, known is {VERSION}", *file.version));
             return Err(error.at(file.version.span));
+        }
+        if let Some(model) = file.model.filter(|model| **model != self.model()) {
+            let error = ConfigError::new("this plan was made for another model, or for one that has changed since");
+            return Err(error.with_help("make it again with `calabi-cli plan`").at(model.span));
         }
         let mut decided = vec![false; self.layers.len()];
         for entry in file.layer {

@@ -45,6 +45,8 @@ pub struct RunOptions {
     /// A folder where what is decomposed and measured is kept, for runs after this one; none keeps it beside the output
     /// while the run lives, and for the next run with that output where this one is killed.
     pub work: Option<PathBuf>,
+    /// Whether all layers must be in the work store: what is missing is an error, and nothing is decomposed.
+    pub merge: bool,
     /// A plan to follow instead of the pipeline's rules: its open layers are still theirs.
     pub plan: Option<Plan>,
     /// Files besides those of the pipeline that must not be written over: the pipeline file, the plan.
@@ -84,7 +86,8 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let store = Store::of(options.work.as_deref(), &staging.work())?;
     let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
     let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
-    let decomposed = decompose(&context, &mut plan, &store, Purpose::Factors)?;
+    let purpose = if options.merge { Purpose::Merge } else { Purpose::Factors };
+    let decomposed = decompose(&context, &mut plan, &store, purpose)?;
     let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
     let spectra = known(&decomposed);
     let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };
@@ -238,7 +241,7 @@ pub fn reads(pipeline: &Pipeline) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// The plan that a run begins with: the one that it was given, else that of its pipeline.
-fn planned(pipeline: &Pipeline, options: &RunOptions, source: &dyn LayerSource) -> Result<Plan, Error> {
+pub(crate) fn planned(pipeline: &Pipeline, options: &RunOptions, source: &dyn LayerSource) -> Result<Plan, Error> {
     options.plan.as_ref().map_or_else(|| survey(pipeline, source), |plan| Ok(plan.clone()))
 }
 

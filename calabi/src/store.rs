@@ -7,6 +7,7 @@ mod factors;
 mod folder;
 mod key;
 mod measured;
+mod shards;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use calabi::api::Spectrum;
-use calabi::{Pipeline, Plan};
+use calabi::{Pipeline, Plan, RunOptions};
 
 use crate::args::{Format, PlanArgs};
 use crate::failure::Failure;
@@ -25,7 +25,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
         file.json(&by_name(&plan, &spectra))?;
     }
     if let Some(file) = plan_file {
-        file.text(&plan.to_text())?;
+        file.text(&plan.to_text_of(&args.pipeline.pipeline, &args.pipeline.set))?;
     }
     match args.format {
         Format::Human => print::text(&plan_text(&plan, &spectra))?,
@@ -51,7 +51,8 @@ fn make(args: &PlanArgs, pipeline: &Pipeline) -> Result<(Plan, Vec<Option<Spectr
         return Ok((plan, none));
     }
     let whole = args.spectra.is_some();
-    calabi::spectra(pipeline, &args.pipeline.work.options(), whole, &Progress::new(args.pipeline.work.verbose))
+    let options = RunOptions { work: args.work.clone(), ..args.pipeline.work.options() };
+    calabi::spectra(pipeline, &options, whole, &Progress::new(args.pipeline.work.verbose))
 }
 
 /// All singular values of each decomposed layer, by its name.

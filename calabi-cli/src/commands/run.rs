@@ -1,13 +1,14 @@
 //! `calabi-cli run`: the main job.
 
 use calabi::api::ConfigError;
-use calabi::{Pipeline, Plan, Report, RunOptions, Target};
+use calabi::{Pipeline, Plan, Report, RunOptions, Shard, Target};
 
-use crate::args::{Format, RunArgs};
+use crate::args::{Format, Phase, RunArgs};
 use crate::failure::Failure;
 use crate::print::FileTarget;
 use crate::progress::Progress;
 use crate::table::{report_text, short};
+use crate::units::seconds;
 use crate::{Ending, print};
 
 pub(crate) fn run(args: &RunArgs) -> Result<Ending, Failure> {
@@ -17,16 +18,33 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, Failure> {
     let reads = std::iter::once(&args.pipeline.pipeline).chain(&args.plan).cloned().collect();
     let options =
         RunOptions { force: args.force, plan, reads, work: args.work.clone(), ..args.pipeline.work.options() };
-    let json = report_target(&pipeline, &options).map_err(fail)?;
     let progress = Progress::new(args.pipeline.work.verbose);
-    let report = calabi::run(&pipeline, &options, &progress).map_err(fail)?;
-    let printed = match args.format {
-        Format::Human => print::text(&report_text(&report)),
-        Format::Json => print::json(&report),
+    if let Some(shard) = &args.shard {
+        return share(&pipeline, &options, (shard, args.phase), &progress).map_err(fail);
+    }
+    whole(&pipeline, &options, args.format, &progress).map_err(fail)?
+}
+
+/// Runs a pipeline to its end, and prints the report.
+pub(super) fn whole(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    format: Format,
+    progress: &Progress,
+) -> Result<Result<Ending, Failure>, calabi::Error> {
+    let json = report_target(pipeline, options)?;
+    let report = calabi::run(pipeline, options, progress)?;
+    Ok(tell(&report, json, format))
+}
+
+fn tell(report: &Report, json: Option<FileTarget>, format: Format) -> Result<Ending, Failure> {
+    let printed = match format {
+        Format::Human => print::text(&report_text(report)),
+        Format::Json => print::json(report),
     };
-    json.map(|target| target.json(&report)).transpose()?;
+    json.map(|target| target.json(report)).transpose()?;
     if !report.passed() {
-        say_where(&report);
+        say_where(report);
         return Ok(Ending::GateNotMet);
     }
     printed.map(|()| Ending::Done)
@@ -48,4 +66,25 @@ fn report_target(pipeline: &Pipeline, options: &RunOptions) -> Result<Option<Fil
 fn say_where(report: &Report) {
     let place = short(&report.output);
     print::note(format_args!("a gate of [verify] is not met: the model is at {}, not in its place", place.display()));
+}
+
+/// Decomposes a share of the layers.
+fn share(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    (shard, phase): (&str, Option<Phase>),
+    progress: &Progress,
+) -> Result<Ending, calabi::Error> {
+    let shard = if shard == "auto" { Shard::of_job(|name| std::env::var(name).ok())? } else { shard.parse()? };
+    if phase == Some(Phase::Factors) && options.plan.as_ref().is_none_or(Plan::is_open) {
+        let error = ConfigError::new("ranks are still open: factors need a plan that says all of them");
+        return Err(error.with_help("after --phase spectra: calabi-cli plan --with-spectra --work DIR -o FILE").into());
+    }
+    let shared = calabi::run_share(pipeline, options, shard, progress)?;
+    let layers = match shared.layers.len() {
+        1 => "1 layer".to_owned(),
+        count => format!("{count} layers"),
+    };
+    print::note(format_args!("shard {shard}: {layers} in the work store, {}", seconds(shared.seconds)));
+    Ok(Ending::Done)
 }

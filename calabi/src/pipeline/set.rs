@@ -1,5 +1,6 @@
 //! Settings changed from outside: `--set rank.keep=0.6`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use calabi_api::ConfigError;
@@ -25,6 +26,12 @@ pub struct Assignment {
 
 /// No setting of a pipeline lies deeper.
 const DEEPEST: usize = 8;
+
+impl fmt::Display for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.keys.join("."), self.value)
+    }
+}
 
 impl FromStr for Assignment {
     type Err = String;

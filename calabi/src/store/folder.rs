@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use calabi_api::ConfigError;
 
 use super::measured::{SENSITIVITIES, STATISTICS};
+use super::shards::SHARD;
 use super::{BEGUN, ENTRY};
 use crate::Error;
 
@@ -66,7 +67,9 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn is_entry(path: &Path) -> bool {
-    [ENTRY, STATISTICS, SENSITIVITIES].iter().any(|kind| path.extension().is_some_and(|extension| extension == *kind))
+    [ENTRY, STATISTICS, SENSITIVITIES, SHARD]
+        .iter()
+        .any(|kind| path.extension().is_some_and(|extension| extension == *kind))
 }
 
 /// Whether a run had begun to write this entry.

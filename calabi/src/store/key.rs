@@ -44,7 +44,7 @@ impl Hashed {
         Self(blake3::Hasher::new())
     }
 
-    pub(super) fn finish(&self) -> blake3::Hash {
+    pub(crate) fn finish(&self) -> blake3::Hash {
         self.0.finalize()
     }
 
