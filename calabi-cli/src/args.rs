@@ -83,6 +83,10 @@ pub(crate) struct RunArgs {
     /// What is printed on stdout.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+    /// What the layers in work may take together: 4GiB. Layers wait until there is room; one too large alone is refused
+    /// before any work. Without it as many are in work as there are threads; `plan` says what they take.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
     /// Keep what is decomposed and measured in this folder: runs after this one take it from there.
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,
@@ -114,6 +118,10 @@ pub(crate) struct MergeArgs {
     /// The plan that the shards followed.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: PathBuf,
+    /// What the layers in work may take together: 4GiB. Layers wait until there is room; one too large alone is refused
+    /// before any work. Without it as many are in work as there are threads; `plan` says what they take.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
     /// The work store of the shards.
     #[arg(long, value_name = "DIR")]
     pub(crate) work: PathBuf,

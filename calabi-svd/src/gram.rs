@@ -9,9 +9,6 @@ use crate::weight::Weight;
 /// Below this size `f64` costs next to nothing.
 const SMALLEST: usize = 192;
 
-/// Columns whose products are added at a time: they stay in the cache while they are read several times.
-const BLOCK: usize = 256;
-
 /// The share of the largest eigenvalue that the last one kept, and the mean of those behind it, must have for `f32`:
 /// the square of 1/150 and of 1/100 in singular values. Rounding is some 1e-7 of the largest.
 const LAST_KEPT: f64 = 1.0 / 22_500.0;
@@ -37,8 +34,9 @@ pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Solved
     }
     let mut gram = Lower::zeros(n);
     let wide = weight.wide();
-    for first in (0..wide.ncols()).step_by(BLOCK) {
-        products::add_gram(gram.as_mut(), wide.subcols(first, BLOCK.min(wide.ncols() - first)));
+    // Square blocks: they stay in the cache while they are read several times, and the sums are written seldom.
+    for first in (0..wide.ncols()).step_by(n) {
+        products::add_gram(gram.as_mut(), wide.subcols(first, n.min(wide.ncols() - first)));
     }
     if weight.energy() < kept as f64 * LAST_KEPT * gram.largest_diagonal() {
         return None;

@@ -12,6 +12,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use crate::choose::{options, select};
+use crate::memory::{Budget, has_metric, working_set};
 use crate::metric::{Factorization, Metric, factorize};
 use crate::metrics::Metrics;
 pub(crate) use crate::store::Decomposed;
@@ -24,6 +25,8 @@ pub(crate) struct Context<'a> {
     pub(crate) source: &'a dyn LayerSource,
     pub(crate) observer: &'a dyn Observer,
     pub(crate) metrics: &'a Metrics<'a>,
+    /// What layers in work share.
+    pub(crate) memory: &'a Budget,
 }
 
 impl Context<'_> {
@@ -75,7 +78,10 @@ pub(crate) fn decompose(
         .into_par_iter()
         .map(|group| {
             let layers = group.into_iter().filter(|&index| wanted[index]);
-            work.group(&layers.map(|index| (index, &plan.layers[index])).collect::<Vec<_>>())
+            let layers: Vec<_> = layers.map(|index| (index, &plan.layers[index])).collect();
+            let needs = layers.iter().map(|(_, planned)| working_set(&planned.layer, has_metric(context.pipeline)));
+            let _admitted = context.memory.admit(needs.max().unwrap_or(0));
+            work.group(&layers)
         })
         .collect::<Result<_, Error>>()?;
     let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);

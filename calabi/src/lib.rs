@@ -29,6 +29,7 @@ mod error;
 mod eval;
 mod finetune;
 mod hub;
+mod memory;
 mod metric;
 mod metrics;
 mod observe;

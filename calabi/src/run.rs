@@ -8,6 +8,7 @@ use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings,
 use crate::calibrate::{Calibrator, calibrate};
 use crate::choose::{Known, allocate, select};
 use crate::decompose::{Context, Decomposed, Purpose, decompose, input_error, read_again};
+use crate::memory::{self, Budget};
 use crate::metrics::Metrics;
 use crate::report::Allocated;
 use crate::search::search;
@@ -19,7 +20,7 @@ use crate::substitute::{Ready, substitute};
 use crate::survey::survey;
 use crate::uniform::uniform;
 use crate::verify::Verifier;
-use crate::{Decision, Error, Observer, Pipeline, Plan, Report};
+use crate::{ByteSize, Decision, Error, Observer, Pipeline, Plan, Report};
 
 /// What a run is told besides its pipeline.
 ///
@@ -45,6 +46,8 @@ pub struct RunOptions {
     /// A folder where what is decomposed and measured is kept, for runs after this one; none keeps it beside the output
     /// while the run lives, and for the next run with that output where this one is killed.
     pub work: Option<PathBuf>,
+    /// What the layers in work may take together; none bounds them by the number of threads alone.
+    pub memory: Option<ByteSize>,
     /// Whether all layers must be in the work store: what is missing is an error, and nothing is decomposed.
     pub merge: bool,
     /// A plan to follow instead of the pipeline's rules: its open layers are still theirs.
@@ -78,6 +81,7 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let started = Instant::now();
     let source = open(pipeline)?;
     let mut plan = planned(pipeline, options, &*source)?;
+    memory::check(&plan, pipeline, options.memory)?;
     let places = Places::check(pipeline, &*source, options)?;
     let mut verifier = Verifier::new(pipeline)?;
     let calibrator = Calibrator::new(pipeline)?;
@@ -85,7 +89,8 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let mut calibrator = calibrator.map(|calibrator| calibrator.working_in(&staging.work()));
     let store = Store::of(options.work.as_deref(), &staging.work())?;
     let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
-    let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
+    let memory = Budget::new(options.memory);
+    let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
     let purpose = if options.merge { Purpose::Merge } else { Purpose::Factors };
     let decomposed = decompose(&context, &mut plan, &store, purpose)?;
     let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
@@ -168,7 +173,8 @@ pub fn spectra(
         let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
         let store = Store::of(options.work.as_deref(), folder.path())?;
         let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
-        let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
+        let memory = Budget::new(options.memory);
+        let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
         let decomposed = decompose(&context, &mut plan, &store, Purpose::Spectra { whole })?;
         let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
         let spectra = known(&decomposed);

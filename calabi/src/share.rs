@@ -6,6 +6,7 @@ use calabi_api::{ConfigError, Name};
 
 use crate::calibrate::{Calibrator, calibrate};
 use crate::decompose::{Context, Purpose, decompose};
+use crate::memory::{self, Budget};
 use crate::run::{on_threads, open, planned};
 use crate::store::Store;
 use crate::{Error, Observer, Pipeline, Plan, PlannedLayer, RunOptions, Shard};
@@ -59,12 +60,14 @@ pub fn run_share(
         };
         let source = open(pipeline)?;
         let mut plan = planned(pipeline, options, &*source)?;
+        memory::check(&plan, pipeline, options.memory)?;
         let known_by = plan.clone();
         let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
         let store = Store::of(Some(work), folder.path())?;
         let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
         let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
-        let context = Context { pipeline, source: &*source, observer, metrics: &metrics };
+        let memory = Budget::new(options.memory);
+        let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
         let decomposed = decompose(&context, &mut plan, &store, Purpose::Share(shard))?;
         store.finished(&known_by, shard)?;
         let done = plan.layers.iter().zip(&decomposed).filter(|(_, decomposed)| decomposed.is_some());

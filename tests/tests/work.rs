@@ -155,3 +155,20 @@ fn what_is_not_the_same_is_not_found() {
     std::fs::write(work.path("m.safetensors"), bytes).unwrap();
     assert!(written(&work, "budget", &["--work", "store"]).1.contains(&found(LAYERS - 1)));
 }
+
+/// Layers wait for memory, and one that is too large alone is refused before any work, with the way out.
+#[test]
+fn layers_wait_for_memory() {
+    let work = workplace();
+    let plan = work.run(&["plan", "budget.toml", "--format", "json", "--threads", "3"]).json();
+    let needed = plan["memory"]["one_layer"].as_u64().unwrap();
+    assert!(plan["memory"]["bytes"].as_u64().unwrap() > 2 * needed);
+    let alone = written(&work, "budget", &[]).0;
+    let enough = needed.to_string();
+    assert!(written(&work, "budget", &["--memory", &enough, "--threads", "3"]).0 == alone);
+    let refused = work.run(&["run", "budget.toml", "--force", "--memory", &(needed - 1).to_string()]);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr());
+    assert!(refused.stderr().contains("layer 11 (200x288) takes"), "{}", refused.stderr());
+    let way_out = refused.stderr().split("--memory ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    assert!(written(&work, "budget", &["--memory", &way_out]).0 == alone);
+}

@@ -20,6 +20,7 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<Ending, Failure> {
         plan: Some(plan),
         reads: vec![file, args.plan.clone()],
         work: Some(args.work.clone()),
+        memory: args.memory,
         merge: true,
         ..args.how.options()
     };

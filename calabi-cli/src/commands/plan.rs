@@ -10,7 +10,7 @@ use crate::args::{Format, PlanArgs};
 use crate::failure::Failure;
 use crate::print::FileTarget;
 use crate::progress::Progress;
-use crate::table::{plan_json, plan_text};
+use crate::table::{Memory, plan_json, plan_text};
 use crate::{Ending, print};
 
 pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
@@ -27,9 +27,12 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
     if let Some(file) = plan_file {
         file.text(&plan.to_text_of(&args.pipeline.pipeline, &args.pipeline.set))?;
     }
+    let threads = args.pipeline.work.threads.map(usize::from);
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let memory = Memory { threads, bytes: plan.working_set(&pipeline, threads), one: plan.working_set(&pipeline, 1) };
     match args.format {
-        Format::Human => print::text(&plan_text(&plan, &spectra))?,
-        Format::Json => print::json(&plan_json(&plan, &spectra))?,
+        Format::Human => print::text(&plan_text(&plan, &spectra, memory))?,
+        Format::Json => print::json(&plan_json(&plan, &spectra, memory))?,
     }
     Ok(Ending::Done)
 }

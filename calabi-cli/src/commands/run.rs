@@ -16,8 +16,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, Failure> {
     let plan = args.plan.as_ref().map(|path| Plan::load(path, &pipeline)).transpose()?;
     let fail = |error| Failure::of(error, pipeline.source.as_ref());
     let reads = std::iter::once(&args.pipeline.pipeline).chain(&args.plan).cloned().collect();
-    let options =
-        RunOptions { force: args.force, plan, reads, work: args.work.clone(), ..args.pipeline.work.options() };
+    let options = RunOptions {
+        force: args.force,
+        plan,
+        reads,
+        work: args.work.clone(),
+        memory: args.memory,
+        ..args.pipeline.work.options()
+    };
     let progress = Progress::new(args.pipeline.work.verbose);
     if let Some(shard) = &args.shard {
         return share(&pipeline, &options, (shard, args.phase), &progress).map_err(fail);
