@@ -67,7 +67,7 @@ impl Store {
     /// Keeps a decomposed layer under its key.
     pub(crate) fn put(&self, layer: usize, key: &Key, decomposed: &Decomposed, basis: &Basis) -> Result<(), Error> {
         let path = self.path(key);
-        let entry = Entry::create(&path, decomposed, basis).map_err(|e| Error::io("write", path, e))?;
+        let entry = Entry::create(&path, decomposed, basis, self.lasting).map_err(|e| Error::io("write", path, e))?;
         self.adopt(layer, entry);
         Ok(())
     }

@@ -41,8 +41,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Writes an entry to `path`, whole or not at all.
-    pub(super) fn create(path: &Path, decomposed: &Decomposed, basis: &Basis) -> std::io::Result<Self> {
+    /// Writes an entry to `path`, whole or not at all; to the disk itself, where it is to survive the machine.
+    pub(super) fn create(path: &Path, decomposed: &Decomposed, basis: &Basis, lasting: bool) -> std::io::Result<Self> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let file = tempfile::Builder::new().prefix(super::BEGUN).tempfile_in(folder)?;
         let mut to = Hashing { hash: blake3::Hasher::new(), to: BufWriter::new(file) };
@@ -50,9 +50,11 @@ impl Entry {
         let Hashing { hash, mut to } = to;
         to.write_all(hash.finalize().as_bytes())?;
         let file = to.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.as_file().sync_data()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Self::open(path)
+        if lasting {
+            file.as_file().sync_data()?;
+        }
+        let file = file.persist(path).map_err(|error| error.error)?;
+        read(path, &file).ok_or_else(damaged)
     }
 
     /// Opens an entry, and reads it all once: one that is damaged is an error.
@@ -202,7 +204,7 @@ mod tests {
         let vectors = Array2::from_shape_fn((5, 3), |(i, j)| (i * 3 + j) as f32 / 7.0);
         for (remark, side) in [(None, Side::Left), (Some("4 steps"), Side::Right)] {
             let given = decomposed(remark);
-            Entry::create(&path, &given, &Basis { side, vectors: vectors.clone() }).unwrap();
+            Entry::create(&path, &given, &Basis { side, vectors: vectors.clone() }, true).unwrap();
             let entry = Entry::open(&path).unwrap();
             assert_eq!((&entry.decomposed, entry.limit, entry.vectors), (&given, given.limit, 3));
             let two = entry.basis(Rank::new(2).unwrap()).unwrap();
@@ -216,7 +218,8 @@ mod tests {
     fn a_damaged_entry_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.layer");
-        Entry::create(&path, &decomposed(None), &Basis { side: Side::Left, vectors: Array2::ones((4, 2)) }).unwrap();
+        Entry::create(&path, &decomposed(None), &Basis { side: Side::Left, vectors: Array2::ones((4, 2)) }, false)
+            .unwrap();
         let whole = std::fs::read(&path).unwrap();
         for end in 0..whole.len() {
             std::fs::write(&path, &whole[..end]).unwrap();
