@@ -12,7 +12,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use crate::choose::{options, select};
-use crate::memory::{Budget, has_metric, working_set};
+use crate::memory::{Budget, working_set};
 use crate::metric::{Factorization, Metric, factorize};
 use crate::metrics::Metrics;
 pub(crate) use crate::store::Decomposed;
@@ -79,7 +79,7 @@ pub(crate) fn decompose(
         .map(|group| {
             let layers = group.into_iter().filter(|&index| wanted[index]);
             let layers: Vec<_> = layers.map(|index| (index, &plan.layers[index])).collect();
-            let needs = layers.iter().map(|(_, planned)| working_set(&planned.layer, has_metric(context.pipeline)));
+            let needs = layers.iter().map(|(_, planned)| working_set(context.pipeline, &planned.layer));
             let _admitted = context.memory.admit(needs.max().unwrap_or(0));
             work.group(&layers)
         })
@@ -116,12 +116,11 @@ struct Work<'a> {
 impl Purpose {
     /// Which layers of a plan are decomposed for it.
     fn wanted(self, plan: &Plan) -> Vec<bool> {
-        let factorized = |planned: &PlannedLayer| planned.is_selected() && planned.kept() != Some(Kept::Dense);
         match self {
-            Self::Factors | Self::Merge => plan.layers.iter().map(factorized).collect(),
+            Self::Factors | Self::Merge => plan.layers.iter().map(PlannedLayer::may_be_factorized).collect(),
             Self::Spectra { .. } => plan.layers.iter().map(PlannedLayer::is_selected).collect(),
             Self::Share(shard) => {
-                let owners = Shard::owners(shard.count(), plan, factorized);
+                let owners = Shard::owners(shard.count(), plan);
                 owners.into_iter().map(|owner| owner == Some(shard.index())).collect()
             }
         }

@@ -11,11 +11,11 @@ use crate::{ByteSize, Objective, Pipeline, Plan, PlannedLayer};
 /// An `m × n` weight with the smaller side `s`: its bytes in the file and in `f32`; the reduction of the Gram matrix in `f64`,
 /// divide and conquer on it, and the vectors, six matrices of `s × s`. In a metric the weight in `f64`, its image and
 /// what is left of it, and four matrices of `n × n`.
-pub(crate) fn working_set(layer: &Layer, measured: bool) -> u64 {
+pub(crate) fn working_set(pipeline: &Pipeline, layer: &Layer) -> u64 {
     let (rows, cols) = (layer.shape.rows() as u64, layer.shape.cols() as u64);
     let (entries, small) = (rows * cols, rows.min(cols));
     let plain = 8 * entries + 48 * small * small;
-    if measured { plain + 24 * entries + 32 * cols * cols } else { plain }
+    if has_metric(pipeline) { plain + 24 * entries + 32 * cols * cols } else { plain }
 }
 
 impl Plan {
@@ -32,15 +32,14 @@ impl Plan {
     /// ```
     #[must_use]
     pub fn working_set(&self, pipeline: &Pipeline, threads: usize) -> u64 {
-        let mut sets: Vec<u64> =
-            selected(self).map(|planned| working_set(&planned.layer, has_metric(pipeline))).collect();
+        let mut sets: Vec<u64> = selected(self).map(|planned| working_set(pipeline, &planned.layer)).collect();
         sets.sort_unstable_by(|a, b| b.cmp(a));
         sets.iter().take(threads).sum()
     }
 }
 
 /// Whether layers are decomposed in a metric.
-pub(crate) fn has_metric(pipeline: &Pipeline) -> bool {
+fn has_metric(pipeline: &Pipeline) -> bool {
     pipeline.calibration.as_ref().is_some_and(|settings| settings.objective != Objective::None)
 }
 
@@ -49,9 +48,9 @@ fn selected(plan: &Plan) -> impl Iterator<Item = &PlannedLayer> {
 }
 
 /// An error where a layer alone takes more than there is.
-pub(crate) fn check(plan: &Plan, pipeline: &Pipeline, budget: Option<ByteSize>) -> Result<(), ConfigError> {
+fn check(plan: &Plan, pipeline: &Pipeline, budget: Option<ByteSize>) -> Result<(), ConfigError> {
     let Some(budget) = budget else { return Ok(()) };
-    let needs = |planned: &PlannedLayer| working_set(&planned.layer, has_metric(pipeline));
+    let needs = |planned: &PlannedLayer| working_set(pipeline, &planned.layer);
     let Some(largest) = selected(plan).max_by_key(|planned| needs(planned)) else { return Ok(()) };
     if needs(largest) <= budget.bytes() {
         return Ok(());
@@ -81,8 +80,14 @@ pub(crate) struct Admitted<'b> {
 }
 
 impl Budget {
+    /// A budget for the layers of a plan; an error where one of them would wait for ever.
+    pub(crate) fn of(plan: &Plan, pipeline: &Pipeline, bytes: Option<ByteSize>) -> Result<Self, ConfigError> {
+        check(plan, pipeline, bytes)?;
+        Ok(Self::new(bytes))
+    }
+
     /// A budget of so many bytes; none has no end.
-    pub(crate) fn new(bytes: Option<ByteSize>) -> Self {
+    fn new(bytes: Option<ByteSize>) -> Self {
         Self { free: Mutex::new(bytes.map_or(u64::MAX, ByteSize::bytes)), freed: Condvar::new() }
     }
 

@@ -133,6 +133,11 @@ impl PlannedLayer {
         !matches!(self.decision, Decision::Skipped { .. })
     }
 
+    /// Whether it may be factorized: it takes part, and is not kept dense.
+    pub(crate) fn may_be_factorized(&self) -> bool {
+        self.is_selected() && self.kept() != Some(Kept::Dense)
+    }
+
     /// What it will cost; dense where that is open.
     #[must_use]
     pub fn cost(&self) -> Cost {

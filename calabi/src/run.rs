@@ -8,7 +8,7 @@ use calabi_api::{ConfigError, LayerFormat, LayerSource, LayerSpectrum, Settings,
 use crate::calibrate::{Calibrator, calibrate};
 use crate::choose::{Known, allocate, select};
 use crate::decompose::{Context, Decomposed, Purpose, decompose, input_error, read_again};
-use crate::memory::{self, Budget};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::report::Allocated;
 use crate::search::search;
@@ -81,7 +81,7 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let started = Instant::now();
     let source = open(pipeline)?;
     let mut plan = planned(pipeline, options, &*source)?;
-    memory::check(&plan, pipeline, options.memory)?;
+    let memory = Budget::of(&plan, pipeline, options.memory)?;
     let places = Places::check(pipeline, &*source, options)?;
     let mut verifier = Verifier::new(pipeline)?;
     let calibrator = Calibrator::new(pipeline)?;
@@ -89,7 +89,6 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let mut calibrator = calibrator.map(|calibrator| calibrator.working_in(&staging.work()));
     let store = Store::of(options.work.as_deref(), &staging.work())?;
     let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
-    let memory = Budget::new(options.memory);
     let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
     let purpose = if options.merge { Purpose::Merge } else { Purpose::Factors };
     let decomposed = decompose(&context, &mut plan, &store, purpose)?;
@@ -168,12 +167,12 @@ pub fn spectra(
 ) -> Result<(Plan, Vec<Option<Spectrum>>), Error> {
     let source = open(pipeline)?;
     let mut plan = planned(pipeline, options, &*source)?;
+    let memory = Budget::of(&plan, pipeline, options.memory)?;
     let decomposed = on_threads(options.threads, || {
         let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
         let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
         let store = Store::of(options.work.as_deref(), folder.path())?;
         let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
-        let memory = Budget::new(options.memory);
         let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
         let decomposed = decompose(&context, &mut plan, &store, Purpose::Spectra { whole })?;
         let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;

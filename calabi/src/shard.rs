@@ -86,8 +86,9 @@ impl Shard {
 
     /// Whose each layer of a plan is; nobody's where it needs no work. The longest first, each to the shard that has
     /// least: the same for everybody who looks.
-    pub(crate) fn owners(count: usize, plan: &Plan, works: impl Fn(&PlannedLayer) -> bool) -> Vec<Option<usize>> {
-        let mut order: Vec<usize> = (0..plan.layers.len()).filter(|&index| works(&plan.layers[index])).collect();
+    pub(crate) fn owners(count: usize, plan: &Plan) -> Vec<Option<usize>> {
+        let mut order: Vec<usize> =
+            (0..plan.layers.len()).filter(|&index| plan.layers[index].may_be_factorized()).collect();
         order.sort_by(|&a, &b| work(&plan.layers[b]).total_cmp(&work(&plan.layers[a])).then(a.cmp(&b)));
         let mut loads = vec![0.0_f64; count];
         let mut owners = vec![None; plan.layers.len()];

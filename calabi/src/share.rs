@@ -6,10 +6,10 @@ use calabi_api::{ConfigError, Name};
 
 use crate::calibrate::{Calibrator, calibrate};
 use crate::decompose::{Context, Purpose, decompose};
-use crate::memory::{self, Budget};
+use crate::memory::Budget;
 use crate::run::{on_threads, open, planned};
 use crate::store::Store;
-use crate::{Error, Observer, Pipeline, Plan, PlannedLayer, RunOptions, Shard};
+use crate::{Error, Observer, Pipeline, Plan, RunOptions, Shard};
 
 /// Names that a message lists; the others are counted.
 const NAMED: usize = 5;
@@ -60,13 +60,12 @@ pub fn run_share(
         };
         let source = open(pipeline)?;
         let mut plan = planned(pipeline, options, &*source)?;
-        memory::check(&plan, pipeline, options.memory)?;
+        let memory = Budget::of(&plan, pipeline, options.memory)?;
         let known_by = plan.clone();
         let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
         let store = Store::of(Some(work), folder.path())?;
         let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
         let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
-        let memory = Budget::new(options.memory);
         let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
         let decomposed = decompose(&context, &mut plan, &store, Purpose::Share(shard))?;
         store.finished(&known_by, shard)?;
@@ -98,8 +97,7 @@ pub(crate) fn missing(plan: &Plan, store: &Store, mut missing: Vec<usize>) -> Co
     }
     let error = ConfigError::new(format!("{} layers are not in the work store: {}", missing.len(), shown.join(", ")));
     let Some(count) = known_by else { return error.with_help(help) };
-    let works = |planned: &PlannedLayer| planned.is_selected() && planned.kept() != Some(calabi_api::Kept::Dense);
-    let owners = Shard::owners(count, plan, works);
+    let owners = Shard::owners(count, plan);
     let mut whose: Vec<usize> = missing.iter().filter_map(|&index| owners.get(index).copied().flatten()).collect();
     whose.sort_unstable();
     whose.dedup();

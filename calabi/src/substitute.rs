@@ -10,7 +10,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::decompose::{Context, Decomposed};
-use crate::memory::{has_metric, working_set};
+use crate::memory::working_set;
 use crate::metric::{Metric, compensation, measured_loss};
 use crate::sequential::Sequenced;
 use crate::store::Store;
@@ -82,7 +82,7 @@ fn one_layer(
     context.go_on()?;
     let started = Instant::now();
     let layer = &planned.layer;
-    let _admitted = context.memory.admit(working_set(layer, has_metric(context.pipeline)));
+    let _admitted = context.memory.admit(working_set(context.pipeline, layer));
     let fitted = ready.sequenced.and_then(|sequenced| sequenced.layers.get(index).copied().flatten());
     let (factors, measured_error) = if let (Some(fitted), Some(factors)) = (fitted, ready.store.take_factors(index)?) {
         (factors, Some(fitted.measured_error))

@@ -24,6 +24,5 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<Ending, Failure> {
         merge: true,
         ..args.how.options()
     };
-    let fail = |error| Failure::of(error, pipeline.source.as_ref());
-    whole(&pipeline, &options, args.format, &Progress::new(args.how.verbose)).map_err(fail)?
+    whole(&pipeline, &options, args.format, &Progress::new(args.how.verbose))
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, Failure> {
     if let Some(shard) = &args.shard {
         return share(&pipeline, &options, (shard, args.phase), &progress).map_err(fail);
     }
-    whole(&pipeline, &options, args.format, &progress).map_err(fail)?
+    whole(&pipeline, &options, args.format, &progress)
 }
 
 /// Runs a pipeline to its end, and prints the report.
@@ -37,20 +37,17 @@ pub(super) fn whole(
     options: &RunOptions,
     format: Format,
     progress: &Progress,
-) -> Result<Result<Ending, Failure>, calabi::Error> {
-    let json = report_target(pipeline, options)?;
-    let report = calabi::run(pipeline, options, progress)?;
-    Ok(tell(&report, json, format))
-}
-
-fn tell(report: &Report, json: Option<FileTarget>, format: Format) -> Result<Ending, Failure> {
+) -> Result<Ending, Failure> {
+    let fail = |error| Failure::of(error, pipeline.source.as_ref());
+    let json = report_target(pipeline, options).map_err(fail)?;
+    let report = calabi::run(pipeline, options, progress).map_err(fail)?;
     let printed = match format {
-        Format::Human => print::text(&report_text(report)),
-        Format::Json => print::json(report),
+        Format::Human => print::text(&report_text(&report)),
+        Format::Json => print::json(&report),
     };
-    json.map(|target| target.json(report)).transpose()?;
+    json.map(|target| target.json(&report)).transpose()?;
     if !report.passed() {
-        say_where(report);
+        say_where(&report);
         return Ok(Ending::GateNotMet);
     }
     printed.map(|()| Ending::Done)

@@ -40,10 +40,10 @@ fn slurm(args: &SubmitArgs, pipeline: &Path) -> String {
 
 fn kubernetes(args: &SubmitArgs, pipeline: &Path) -> String {
     let SubmitArgs { shards, plan, work, .. } = args;
-    let words = ["run", &json(pipeline), "--plan", &json(plan), "--work", &json(work), "--shard", "auto"].map(|word| {
-        let already = word.starts_with('"');
-        if already { word.to_owned() } else { format!("\"{word}\"") }
-    });
+    let [pipeline, plan, work] = [pipeline, plan, work].map(|path| path.display().to_string());
+    let command = ["calabi-cli", "run", &pipeline, "--plan", &plan, "--work", &work, "--shard", "auto"];
+    // A list of strings in JSON is one in YAML.
+    let command = serde_json::json!(command);
     format!(
         "# calabi-cli submit --kubernetes --shards {shards} --print | kubectl apply -f -\n\
          # The image and the volume are yours to name: every pod needs the model, the plan and the work store.\n\
@@ -61,7 +61,7 @@ fn kubernetes(args: &SubmitArgs, pipeline: &Path) -> String {
                containers:\n        \
                  - name: calabi\n          \
                    image: calabi-cli\n          \
-                   command: [\"calabi-cli\", {words}]\n          \
+                   command: {command}\n          \
                    env:\n            \
                      - name: CALABI_SHARDS\n              \
                        value: \"{shards}\"\n          \
@@ -72,11 +72,5 @@ fn kubernetes(args: &SubmitArgs, pipeline: &Path) -> String {
                  - name: models\n          \
                    persistentVolumeClaim:\n            \
                      claimName: models\n",
-        words = words.join(", "),
     )
-}
-
-/// A path as a string of JSON, which is one of YAML.
-fn json(path: &Path) -> String {
-    serde_json::Value::from(path.display().to_string()).to_string()
 }

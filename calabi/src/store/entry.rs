@@ -31,7 +31,6 @@ pub(crate) struct Decomposed {
 pub(crate) struct Entry {
     pub(crate) path: PathBuf,
     pub(crate) decomposed: Decomposed,
-    pub(crate) limit: Rank,
     /// How many vectors there are.
     pub(crate) vectors: usize,
     side: Side,
@@ -158,7 +157,6 @@ fn read(path: &Path, file: &File) -> Option<Entry> {
     whole.then(|| Entry {
         path: path.to_owned(),
         decomposed: Decomposed { spectrum, limit, remark, seconds },
-        limit,
         vectors,
         side: if side == 0 { Side::Left } else { Side::Right },
         length,
@@ -206,7 +204,7 @@ mod tests {
             let given = decomposed(remark);
             Entry::create(&path, &given, &Basis { side, vectors: vectors.clone() }, true).unwrap();
             let entry = Entry::open(&path).unwrap();
-            assert_eq!((&entry.decomposed, entry.limit, entry.vectors), (&given, given.limit, 3));
+            assert_eq!((&entry.decomposed, entry.vectors), (&given, 3));
             let two = entry.basis(Rank::new(2).unwrap()).unwrap();
             assert_eq!((two.side, two.vectors), (side, vectors.slice_axis(ndarray::Axis(1), (..2).into()).to_owned()));
             assert!(entry.basis(Rank::new(4).unwrap()).is_err());
