@@ -80,6 +80,12 @@ pub trait Decomposer: Debug + Send + Sync {
         false
     }
 
+    /// Whether no more is asked of it than what each rank loses, to 0.1 %. Then an engine may hand over a product that it
+    /// rounded to `f32`, where that tells as much.
+    fn is_for_losses(&self) -> bool {
+        false
+    }
+
     /// The eigendecomposition `S = U Λ Uᵀ` of a symmetric positive semidefinite `n × n` matrix.
     ///
     /// The spectrum holds the *roots* of the eigenvalues, so that its energy is the trace of `S`.

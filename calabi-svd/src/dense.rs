@@ -3,7 +3,7 @@
 use calabi_api::{Basis, DecomposeError, Factors, Side};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
-use faer::linalg::cholesky::llt::solve::solve_in_place;
+use faer::linalg::cholesky::llt::solve::{solve_in_place, solve_in_place_scratch};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
 use ndarray::{Array2, ArrayView2, CowArray, Ix2};
@@ -52,7 +52,7 @@ pub fn project(weight: ArrayView2<'_, f32>, basis: Basis) -> Result<Factors, Dec
     })
 }
 
-fn product(left: MatRef<'_, f32>, right: MatRef<'_, f32>) -> Array2<f32> {
+pub(crate) fn product(left: MatRef<'_, f32>, right: MatRef<'_, f32>) -> Array2<f32> {
     let mut product = Array2::zeros((left.nrows(), right.ncols()));
     if let Some(entries) = product.as_slice_mut() {
         products::replace(MatMut::from_row_major_slice_mut(entries, left.nrows(), right.ncols()), left, right);
@@ -97,8 +97,19 @@ pub fn divided(b: ArrayView2<'_, f64>, s: ArrayView2<'_, f64>) -> Result<Array2<
     if rows != cols || b.ncols() != cols {
         return Err(DecomposeError::Beyond { asked: b.ncols(), available: cols });
     }
-    let mut root = Mat::from_fn(rows, rows, |i, j| s[(i.max(j), i.min(j))]);
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(rows, Par::Seq, Spec::default()));
+    let root = cholesky(s)?;
+    let mut solved = Mat::from_fn(rows, b.nrows(), |i, j| b[(j, i)]);
+    let mut memory = MemBuffer::new(solve_in_place_scratch::<f64>(rows, b.nrows(), Par::Seq));
+    solve_in_place::<f64, f64>(root.as_ref(), solved.as_mut(), Par::Seq, MemStack::new(&mut memory));
+    Ok(Array2::from_shape_fn(b.dim(), |(i, j)| solved[(j, i)]))
+}
+
+/// `L` of `S = L Lᵀ` in the lower triangle, for a symmetric positive definite `S` (`n × n`, of which the lower triangle is
+/// read).
+pub(crate) fn cholesky(s: ArrayView2<'_, f64>) -> Result<Mat<f64>, DecomposeError> {
+    let n = s.nrows();
+    let mut root = Mat::from_fn(n, n, |i, j| s[(i.max(j), i.min(j))]);
+    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(n, Par::Seq, Spec::default()));
     let stack = MemStack::new(&mut memory);
     cholesky_in_place(root.as_mut(), LltRegularization::default(), Par::Seq, stack, Spec::default()).map_err(
         |error| DecomposeError::NoConvergence {
@@ -106,17 +117,15 @@ pub fn divided(b: ArrayView2<'_, f64>, s: ArrayView2<'_, f64>) -> Result<Array2<
             routes: format!("not positive definite: {error:?}"),
         },
     )?;
-    let mut solved = Mat::from_fn(rows, b.nrows(), |i, j| b[(j, i)]);
-    solve_in_place::<f64, f64>(root.as_ref(), solved.as_mut(), Par::Seq, stack);
-    Ok(Array2::from_shape_fn(b.dim(), |(i, j)| solved[(j, i)]))
+    Ok(root)
 }
 
 /// A matrix in standard layout.
-fn viewed<'a>(x: &'a CowArray<'_, f32, Ix2>) -> MatRef<'a, f32> {
+pub(crate) fn viewed<'a>(x: &'a CowArray<'_, f32, Ix2>) -> MatRef<'a, f32> {
     MatRef::from_row_major_slice(x.as_slice().unwrap_or_default(), x.nrows(), x.ncols())
 }
 
-fn row_major<T: Clone>(x: ArrayView2<'_, T>) -> CowArray<'_, T, Ix2> {
+pub(crate) fn row_major<T: Clone>(x: ArrayView2<'_, T>) -> CowArray<'_, T, Ix2> {
     if x.is_standard_layout() { x.into() } else { x.as_standard_layout().into_owned().into() }
 }
 

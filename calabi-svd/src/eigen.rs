@@ -29,21 +29,31 @@ impl<T: Real> Eigen<T> {
         &self.values
     }
 
-    /// Eigenvectors of the `r` largest eigenvalues, `n × r`; none where they do not converge.
+    /// Eigenvectors of the `r` largest eigenvalues, `n × r`, orthonormal to 1e-7; none where they do not converge.
     pub(crate) fn leading(&self, r: usize) -> Option<Mat<T>> {
-        let n = self.values.len();
-        let padded = r.next_multiple_of(PANEL).min(n);
-        let tridiagonal = &self.reduction.tridiagonal;
-        let inner = if T::ONE_BY_ONE {
-            tridiagonal.vectors_one_by_one(&self.values, padded)?
-        } else {
-            tridiagonal.vectors_by_division(padded)?
-        };
+        let padded = self.padded(r);
+        let inner = self.reduction.tridiagonal.vectors_one_by_one(&self.values, padded)?;
+        Some(self.transformed_back(&inner, r))
+    }
+
+    /// As [`leading`](Self::leading), orthonormal as far as `T` goes.
+    pub(crate) fn precise(&self, r: usize) -> Option<Mat<T>> {
+        let inner = self.reduction.tridiagonal.vectors_by_division(self.padded(r))?;
+        Some(self.transformed_back(&inner, r))
+    }
+
+    fn padded(&self, r: usize) -> usize {
+        r.next_multiple_of(PANEL).min(self.values.len())
+    }
+
+    /// The leading `r` of these eigenvectors of the tridiagonal matrix, as those of the matrix itself.
+    fn transformed_back(&self, inner: &Mat<f64>, r: usize) -> Mat<T> {
+        let (n, padded) = inner.shape();
         let mut vectors = Mat::from_fn(n, padded, |i, j| T::of(inner[(i, j)]));
         for first in (0..padded).step_by(PANEL) {
             self.reduction.transform_back(vectors.subcols_mut(first, PANEL.min(padded - first)));
         }
         vectors.truncate(n, r);
-        Some(vectors)
+        vectors
     }
 }

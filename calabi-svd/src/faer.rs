@@ -59,6 +59,10 @@ impl Decomposer for Faer {
         true
     }
 
+    fn is_for_losses(&self) -> bool {
+        self.accuracy == Accuracy::Loss
+    }
+
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
         Ok(Box::new(exact::eigh(&Symmetric::read(s)?, limit)?))
     }

@@ -45,6 +45,7 @@ mod smaller;
 mod symmetric;
 mod tridiagonal;
 mod weight;
+pub mod whitening;
 
 /// What results depend on besides input and settings: the version of the algorithms, and the features of the processor
 /// that choose among their kernels. Two programs of which it says the same give the same bytes.
@@ -54,7 +55,7 @@ mod weight;
 /// ```
 #[must_use]
 pub fn arithmetic() -> String {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     #[cfg(target_arch = "x86_64")]
     let features = [
         std::is_x86_feature_detected!("avx"),

@@ -7,9 +7,6 @@ use pulp::{Arch, Simd, WithSimd};
 ///
 /// Sums run in as many strands as the processor's vectors have lanes: results depend on its features, not on threads.
 pub(crate) trait Real: RealField + Copy + Send + Sync + 'static {
-    /// Whether eigenvectors that are found one by one, orthogonal to 1e-7, are orthogonal enough.
-    const ONE_BY_ONE: bool;
-
     /// The nearest number of this precision.
     fn of(x: f64) -> Self;
 
@@ -45,10 +42,8 @@ struct Combine<'a, T> {
 }
 
 macro_rules! real {
-    ($t:ty, $one_by_one:expr, $of:expr, $read:ident, $write:ident, $splat:ident, $fused:ident, $sum:ident) => {
+    ($t:ty, $of:expr, $read:ident, $write:ident, $splat:ident, $fused:ident, $sum:ident) => {
         impl Real for $t {
-            const ONE_BY_ONE: bool = $one_by_one;
-
             fn of(x: f64) -> Self {
                 $of(x)
             }
@@ -148,5 +143,5 @@ fn nearest(x: f64) -> f32 {
     x as f32
 }
 
-real!(f32, true, nearest, as_simd_f32s, as_mut_simd_f32s, splat_f32s, mul_add_e_f32s, reduce_sum_f32s);
-real!(f64, false, std::convert::identity, as_simd_f64s, as_mut_simd_f64s, splat_f64s, mul_add_e_f64s, reduce_sum_f64s);
+real!(f32, nearest, as_simd_f32s, as_mut_simd_f32s, splat_f32s, mul_add_e_f32s, reduce_sum_f32s);
+real!(f64, std::convert::identity, as_simd_f64s, as_mut_simd_f64s, splat_f64s, mul_add_e_f64s, reduce_sum_f64s);

@@ -3,6 +3,8 @@
 use faer::{ColMut, ColRef, Mat, MatRef};
 use ndarray::Array2;
 
+use crate::real::Real;
+
 /// Turns the columns so that the entry of largest magnitude, as `f32`, is positive; the first of equal ones.
 pub(crate) fn normalize(vectors: &mut Mat<f64>) {
     for column in vectors.col_iter_mut() {
@@ -13,9 +15,9 @@ pub(crate) fn normalize(vectors: &mut Mat<f64>) {
 }
 
 /// Turns the columns of `vectors` into the half-space of those of `directions`.
-pub(crate) fn follow(vectors: &mut Mat<f64>, directions: MatRef<'_, f64>) {
+pub(crate) fn follow<T: Real>(vectors: &mut Mat<T>, directions: MatRef<'_, T>) {
     for (column, direction) in vectors.col_iter_mut().zip(directions.col_iter()) {
-        let along: f64 = column.as_ref().iter().zip(direction.iter()).map(|(a, b)| a * b).sum();
+        let along: f64 = column.as_ref().iter().zip(direction.iter()).map(|(a, b)| a.wide() * b.wide()).sum();
         if along < 0.0 {
             negate(column);
         }
@@ -26,8 +28,8 @@ fn leading_entry(column: ColRef<'_, f64>) -> f32 {
     column.iter().map(|&v| rounded(v)).fold(0.0, |largest, v| if v.abs() > largest.abs() { v } else { largest })
 }
 
-fn negate(column: ColMut<'_, f64>) {
-    column.iter_mut().for_each(|v| *v = -*v);
+fn negate<T: Real>(column: ColMut<'_, T>) {
+    column.iter_mut().for_each(|v| *v = T::of(-v.wide()));
 }
 
 /// The vectors as they leave the crate.

@@ -25,7 +25,7 @@ pub(crate) struct Solved {
 }
 
 impl Smaller {
-    /// The leading `r` vectors in columns, signs as they come; none where they do not converge.
+    /// The leading `r` vectors in columns, signs as they come, orthonormal to 1e-7; none where they do not converge.
     pub(crate) fn leading(&self, r: usize) -> Option<Mat<f64>> {
         match self {
             Self::Reduced(eigen) => eigen.leading(r),
@@ -36,13 +36,16 @@ impl Smaller {
 
     /// As [`leading`](Self::leading), orthonormal to the precision of `f64`.
     pub(crate) fn precise(&self, r: usize) -> Option<Mat<f64>> {
-        let vectors = self.leading(r)?;
-        if !matches!(self, Self::Single(_)) {
-            return Some(vectors);
+        match self {
+            Self::Reduced(eigen) => eigen.precise(r),
+            Self::Single(_) => {
+                let vectors = self.leading(r)?;
+                let mut precise = orthonormal(vectors.clone());
+                signs::follow(&mut precise, vectors.as_ref());
+                Some(precise)
+            }
+            Self::Ready(_) => self.leading(r),
         }
-        let mut precise = orthonormal(vectors.clone());
-        signs::follow(&mut precise, vectors.as_ref());
-        Some(precise)
     }
 }
 

@@ -30,7 +30,7 @@ impl<'a> Weight<'a> {
     pub(crate) fn read(a: ArrayView2<'a, f32>) -> Result<Self, DecomposeError> {
         let shape = Shape::of(a).ok_or(DecomposeError::Empty { rows: a.nrows(), cols: a.ncols() })?;
         let entries = a.to_slice().map_or_else(|| Cow::Owned(a.iter().copied().collect()), Cow::Borrowed);
-        let (largest, energy) = Arch::new().dispatch(|| measured(&entries));
+        let (largest, energy) = measured(&entries);
         if !largest.is_finite() {
             check_finite(a)?;
         }
@@ -110,8 +110,12 @@ impl<'a> Weight<'a> {
 }
 
 /// The largest magnitude, infinite or not a number where an entry is, and the sum of all squares.
+pub(crate) fn measured(entries: &[f32]) -> (f32, f64) {
+    Arch::new().dispatch(|| measured_in_strands(entries))
+}
+
 #[inline(always)]
-fn measured(entries: &[f32]) -> (f32, f64) {
+fn measured_in_strands(entries: &[f32]) -> (f32, f64) {
     const MAGNITUDE: u32 = u32::MAX >> 1;
     let (eights, rest) = entries.as_chunks::<8>();
     let (mut largest, mut strands) = ([0; 8], [0.0; 8]);

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::choose::{options, select};
 use crate::memory::{Budget, working_set};
-use crate::metric::{Factorization, Metric, factorize};
+use crate::metric::{Factorization, Limits, Metric, Room, factorize};
 use crate::metrics::Metrics;
 pub(crate) use crate::store::Decomposed;
 use crate::store::{Key, Store};
@@ -154,8 +154,9 @@ impl Work<'_> {
         let (context, layer) = (self.context, &planned.layer);
         let decomposer = &*context.pipeline.decomposer;
         let weight = context.read(layer)?;
-        let limit = self.limit(planned, metric.is_some());
-        let key = Key::of(weight.view(), metric, decomposer);
+        let limits = self.limits(planned, metric.is_some());
+        let limit = limits.known;
+        let key = Key::of(weight.view(), metric, decomposer, limit);
         if let Some(entry) = self.store.find(&key, limit) {
             let decision = self.decide(planned, &weight, &entry.decomposed.spectrum)?;
             let wanted = rank_to_keep(context.pipeline, layer, &decision, &entry.decomposed.spectrum);
@@ -170,13 +171,14 @@ impl Work<'_> {
             self.missing.lock().unwrap_or_else(PoisonError::into_inner).push(index);
             return Ok((planned.decision.clone(), None));
         }
-        let parts = match Parts::of(&weight, metric, decomposer, limit) {
+        let room = Room::new();
+        let parts = match Parts::of(&weight, metric, decomposer, limits, &room) {
             Ok(parts) => parts,
             Err(error) => return failed(context, layer, error),
         };
         let decision = self.decide(planned, &weight, parts.spectrum())?;
         let wanted = rank_to_keep(context.pipeline, layer, &decision, parts.spectrum());
-        let lasting = self.store.lasting.then(|| limit.min(largest_that_pays(context.pipeline, layer)));
+        let lasting = self.store.lasting.then(|| limits.kept.min(largest_that_pays(context.pipeline, layer)));
         let basis = match wanted.max(lasting).map(|rank| parts.basis(rank)).transpose() {
             Ok(basis) => basis.unwrap_or_else(|| Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }),
             Err(error) => return failed(context, layer, error),
@@ -204,22 +206,22 @@ impl Work<'_> {
         Ok(select(context.pipeline, planned.rule, layer, &seen)?.map_or(Decision::Open, Decision::from))
     }
 
-    /// The largest rank of which vectors may be asked.
+    /// The largest ranks of which vectors may be asked.
     ///
     /// A decomposer whose spectra are complete anyway gets the same limit from every rule, so that what is kept serves all
     /// of them. In a metric the losses that a rule sees need a vector each.
-    fn limit(&self, planned: &PlannedLayer, measured: bool) -> Rank {
+    fn limits(&self, planned: &PlannedLayer, measured: bool) -> Limits {
         let (pipeline, layer) = (self.context.pipeline, &planned.layer);
         let asked = match self.purpose {
             Purpose::Spectra { whole: true } => layer.shape.full_rank(),
             _ => limit(pipeline, planned),
         };
         let pays = largest_that_pays(pipeline, layer);
-        match (pipeline.decomposer.is_complete(), measured) {
-            (false, _) => asked,
-            (true, false) => pays.max(planned.rank().unwrap_or(Rank::ONE)),
-            (true, true) => pays.max(asked),
+        if !pipeline.decomposer.is_complete() {
+            return Limits { kept: asked, known: asked };
         }
+        let kept = pays.max(planned.rank().unwrap_or(Rank::ONE));
+        Limits { kept, known: if measured { pays.max(asked) } else { kept } }
     }
 }
 
@@ -233,7 +235,7 @@ fn largest_that_pays(pipeline: &Pipeline, layer: &Layer) -> Rank {
 /// A weight taken apart, by itself or in a metric.
 enum Parts<'a> {
     Plain(Box<dyn Decomposition + 'a>),
-    Measured(Factorization),
+    Measured(Factorization<'a>),
 }
 
 impl<'a> Parts<'a> {
@@ -241,11 +243,12 @@ impl<'a> Parts<'a> {
         weight: &'a Array2<f32>,
         metric: Option<&Metric>,
         decomposer: &dyn Decomposer,
-        limit: Rank,
+        limits: Limits,
+        room: &'a Room,
     ) -> Result<Self, DecomposeError> {
         match metric {
-            None => decomposer.svd(weight.view(), limit).map(Self::Plain),
-            Some(metric) => factorize(weight.view(), metric, decomposer, limit).map(Self::Measured),
+            None => decomposer.svd(weight.view(), limits.kept).map(Self::Plain),
+            Some(metric) => factorize(weight.view(), metric, decomposer, limits, room).map(Self::Measured),
         }
     }
 

@@ -21,6 +21,7 @@ mod anchored;
 mod basis;
 mod factorize;
 mod form;
+mod judged;
 mod losses;
 mod measure;
 mod root;
@@ -28,19 +29,24 @@ mod route;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod whitened;
+
+use std::sync::OnceLock;
 
 use calabi_api::{Normalisation, Statistics};
 use ndarray::Array1;
 
 use crate::store::Hashed;
+use judged::Judged;
 use root::Rooted;
 
 pub(crate) use anchored::Anchored;
-pub(crate) use factorize::{Factorization, factorize, factors_from_basis};
+pub(crate) use factorize::{Factorization, Limits, factorize, factors_from_basis};
 pub(crate) use form::Form;
 pub(crate) use measure::{compensation, measured_loss};
 pub(crate) use settings::Shrinkage;
 pub use settings::{Bias, Objective};
+pub(crate) use whitened::Room;
 
 /// The metric of one distinct input: layers that share the input share the metric, and with it its root.
 #[derive(Debug)]
@@ -49,8 +55,11 @@ pub(crate) struct Metric {
     find: Rooted,
     /// What losses are measured in; none where `find` does both.
     judge: Option<Form>,
+    /// How one follows from the other, for Gram matrices.
+    judged: Option<Judged>,
     /// The mean that the bias makes up for; none where nothing is made up for.
     mean: Option<Array1<f64>>,
+    hash: OnceLock<blake3::Hash>,
 }
 
 impl Metric {
@@ -88,21 +97,36 @@ impl Metric {
     pub(crate) fn gram(statistics: Statistics, bias: Bias, shrinkage: Shrinkage) -> Self {
         let alpha = shrinkage.alpha(statistics.tokens, statistics.mean.len());
         let Seen { find, judge, mean } = Seen::new(statistics, bias);
+        let centred = mean.clone().filter(|_| bias == Bias::Residual);
         if alpha == 0.0 {
-            return Self::new(find, judge, mean);
+            return Self { judged: Judged::new(0.0, 0.0, centred), ..Self::new(find, judge, mean) };
         }
         let full = find.into_full();
         let shift = alpha * form::mean_diagonal(&full);
         let shrunk = Form::Full(form::shrunk(full.clone(), alpha, shift));
-        Self::new(shrunk, Some(judge.unwrap_or(Form::Full(full))), mean)
+        let judged = Judged::new(alpha, shift, centred);
+        Self { judged, ..Self::new(shrunk, Some(judge.unwrap_or(Form::Full(full))), mean) }
     }
 
     fn new(find: Form, judge: Option<Form>, mean: Option<Array1<f64>>) -> Self {
-        Self { find: Rooted::new(find), judge, mean }
+        Self { find: Rooted::new(find), judge, judged: None, mean, hash: OnceLock::new() }
     }
 
-    /// Adds all that results depend on to a hash.
-    pub(crate) fn hash(&self, hash: &mut Hashed) {
+    /// Whether singular values in it are losses.
+    pub(crate) fn tells_losses(&self) -> bool {
+        self.judged.as_ref().is_some_and(Judged::is_same)
+    }
+
+    /// A hash of all that results depend on.
+    pub(crate) fn hash(&self) -> &blake3::Hash {
+        self.hash.get_or_init(|| {
+            let mut hash = Hashed::new();
+            self.add_to(&mut hash);
+            hash.finish()
+        })
+    }
+
+    fn add_to(&self, hash: &mut Hashed) {
         self.find.form().hash(hash);
         match &self.judge {
             Some(judge) => judge.hash(hash),

@@ -61,7 +61,9 @@ impl Store {
 
     /// What is known under this key, where that is enough for ranks up to `limit`. An entry that is damaged is none.
     pub(crate) fn find(&self, key: &Key, limit: Rank) -> Option<Entry> {
-        Entry::open(&self.path(key)).ok().filter(|entry| entry.decomposed.limit >= limit)
+        Entry::open(&self.path(key))
+            .ok()
+            .filter(|entry| entry.decomposed.spectrum.is_complete() || entry.decomposed.limit >= limit)
     }
 
     /// Keeps a decomposed layer under its key.

@@ -59,7 +59,7 @@ mod tests {
             let truth = Eigen::of(Lower::of(m.as_ref())).unwrap();
             let stray = noise.matrix(n, dimensions);
             let size = 10_f64.powi(-i32::try_from(seed % 5).unwrap());
-            let lead = truth.leading(dimensions).unwrap();
+            let lead = truth.precise(dimensions).unwrap();
             let q = orthonormal(Mat::from_fn(n, dimensions, |i, j| lead[(i, j)] + size * stray[(i, j)]));
             let (ritz, outside) = exact_ritz(&m, &q);
             let best: f64 = truth.values()[..k].iter().sum();
@@ -74,7 +74,7 @@ mod tests {
     fn exact_ritz(m: &Mat<f64>, q: &Mat<f64>) -> (Ritz, f64) {
         let image = product(m.as_ref(), q.as_ref());
         let eigen = Eigen::of(Lower::of(product(q.transpose(), image.as_ref()).as_ref())).unwrap();
-        let turn = eigen.leading(q.ncols()).unwrap();
+        let turn = eigen.precise(q.ncols()).unwrap();
         let vectors = product(q.as_ref(), turn.as_ref());
         let image = product(m.as_ref(), vectors.as_ref());
         let off =

@@ -58,7 +58,7 @@ impl<'a> Subspace<'a> {
         let mut off = image.clone();
         products::subtract(off.as_mut(), self.q.as_ref(), captured.as_ref());
         let eigen = Eigen::of(Lower::of(captured.as_ref()))?;
-        let turn = eigen.leading(dimensions)?;
+        let turn = eigen.precise(dimensions)?;
         let off = products::product(off.as_ref(), turn.as_ref());
         let residual = products::product(off.transpose(), off.as_ref());
         self.q = products::product(self.q.as_ref(), turn.as_ref());

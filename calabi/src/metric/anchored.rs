@@ -13,7 +13,7 @@ use calabi_svd::dense::divided;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::basis::{find, to_f32};
-use super::factorize::Factorization;
+use super::factorize::{Basis, Factorization};
 use super::form::{Form, centred, mean_diagonal, rank_one, shrunk};
 use super::losses::energy_of_mean;
 use super::measure::left_over;
@@ -96,7 +96,7 @@ impl Anchored {
         refitted: ArrayView2<'_, f32>,
         decomposer: &dyn Decomposer,
         limit: Rank,
-    ) -> Result<Factorization, DecomposeError> {
+    ) -> Result<Factorization<'static>, DecomposeError> {
         let shape = Shape::of(weight).ok_or(DecomposeError::Empty { rows: weight.nrows(), cols: weight.ncols() })?;
         if weight.dim() != refitted.dim() || weight.ncols() != self.find.form().size() {
             return Err(DecomposeError::Beyond { asked: weight.ncols(), available: self.find.form().size() });
@@ -114,7 +114,7 @@ impl Anchored {
         }
         let mean = self.means.as_ref().map(|(mean, _)| mean);
         let energy = total + energy_of_mean(weight.view(), mean);
-        Factorization::new(found.spectrum, found.basis, found.remark, losses, energy)
+        Factorization::new(found.spectrum, Basis::Precise(found.basis), found.remark, losses, energy)
     }
 
     /// The bias that makes up for what these factors cut and for how the prefix moved the mean, `W μ − left · right

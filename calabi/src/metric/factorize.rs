@@ -1,33 +1,59 @@
 //! The best factors of every rank, in a metric.
 
-use calabi_api::{DecomposeError, Decomposer, Factors, Rank, Shape, Spectrum, SpectrumError};
+use calabi_api::{DecomposeError, Decomposer, Decomposition, Factors, Rank, Shape, Side, Spectrum, SpectrumError};
+use calabi_svd::whitening::left_vectors;
 use ndarray::{Array2, ArrayView2, Axis};
 
-use super::Metric;
 use super::basis::{find, to_f32};
 use super::losses::{energy_of_mean, losses};
 use super::route::{Route, route};
+use super::{Metric, Room, whitened};
 
 /// A weight taken apart in a metric.
 #[derive(Debug)]
-pub(crate) struct Factorization {
+pub(crate) struct Factorization<'a> {
     spectrum: Spectrum,
-    basis: Array2<f64>,
+    basis: Basis<'a>,
     remark: Option<String>,
 }
 
-/// Takes a weight (`m × n`) apart in a metric; ranks up to `limit` can be had afterwards.
+/// Orthonormal directions of the outputs, as they were found.
+#[derive(Debug)]
+pub(super) enum Basis<'a> {
+    /// In `f64`.
+    Precise(Array2<f64>),
+    /// To the precision of `f32`.
+    Single(Array2<f32>),
+    /// Left singular vectors of `W L`, made when they are asked for.
+    Images { images: &'a Array2<f32>, decomposition: Box<dyn Decomposition + 'a> },
+}
+
+/// The ranks of which vectors may be asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Where the spectrum is complete whatever is asked.
+    pub(crate) kept: Rank,
+    /// Where losses are known as far as vectors are.
+    pub(crate) known: Rank,
+}
+
+/// Takes a weight (`m × n`) apart in a metric; ranks up to the limit can be had afterwards. `room` is empty.
 ///
 /// # Errors
 /// As those of the decomposer: input that is not finite, a metric with negative eigenvalues, no convergence.
-pub(crate) fn factorize(
+pub(crate) fn factorize<'a>(
     weight: ArrayView2<'_, f32>,
     metric: &Metric,
     decomposer: &dyn Decomposer,
-    limit: Rank,
-) -> Result<Factorization, DecomposeError> {
+    limits: Limits,
+    room: &'a Room,
+) -> Result<Factorization<'a>, DecomposeError> {
     let shape = Shape::of(weight).ok_or(DecomposeError::Empty { rows: weight.nrows(), cols: weight.ncols() })?;
-    by_route(weight, metric, decomposer, limit, route(shape, metric.find().form()))
+    let limit = if metric.tells_losses() { limits.kept } else { limits.known };
+    if let Some(found) = whitened::factorize(weight, metric, decomposer, limit, room)? {
+        return Ok(found);
+    }
+    by_route(weight, metric, decomposer, limits.known, route(shape, metric.find().form()))
 }
 
 /// As [`factorize`], by the route that is named.
@@ -37,7 +63,7 @@ pub(super) fn by_route(
     decomposer: &dyn Decomposer,
     limit: Rank,
     route: Route,
-) -> Result<Factorization, DecomposeError> {
+) -> Result<Factorization<'static>, DecomposeError> {
     if weight.ncols() != metric.judge().size() {
         return Err(DecomposeError::Beyond { asked: weight.ncols(), available: metric.judge().size() });
     }
@@ -45,13 +71,13 @@ pub(super) fn by_route(
     let found = find(weight.view(), metric.find(), route, decomposer, limit)?;
     let losses = losses(weight.view(), &found.basis, metric.judge());
     let energy = losses.first().copied().unwrap_or_default() + energy_of_mean(weight.view(), metric.mean());
-    Factorization::new(found.spectrum, found.basis, found.remark, losses, energy)
+    Factorization::new(found.spectrum, Basis::Precise(found.basis), found.remark, losses, energy)
 }
 
-impl Factorization {
+impl<'a> Factorization<'a> {
     pub(super) fn new(
         spectrum: Spectrum,
-        basis: Array2<f64>,
+        basis: Basis<'a>,
         remark: Option<String>,
         losses: Vec<f64>,
         energy: f64,
@@ -80,19 +106,41 @@ impl Factorization {
     /// # Errors
     /// Where `r` is beyond the limit.
     pub(crate) fn basis(&self, r: Rank) -> Result<Array2<f32>, DecomposeError> {
-        Ok(to_f32(self.precise_basis(r)?))
+        self.basis.vectors(r)
     }
 
-    /// `U_r` in `f64`.
-    ///
-    /// # Errors
-    /// Where `r` is beyond the limit.
-    pub(crate) fn precise_basis(&self, r: Rank) -> Result<ArrayView2<'_, f64>, DecomposeError> {
-        if r.get() > self.basis.ncols() {
-            return Err(DecomposeError::Beyond { asked: r.get(), available: self.basis.ncols() });
+    /// `U_r`, as precise as it was found.
+    #[cfg(test)]
+    pub(super) fn precise_basis(&self, r: Rank) -> Result<Array2<f64>, DecomposeError> {
+        match &self.basis {
+            Basis::Precise(vectors) => leading(vectors, r).map(|vectors| vectors.to_owned()),
+            other => Ok(other.vectors(r)?.mapv(f64::from)),
         }
-        Ok(self.basis.slice_axis(Axis(1), (..r.get()).into()))
     }
+}
+
+impl Basis<'_> {
+    /// The leading `r` directions.
+    pub(super) fn vectors(&self, r: Rank) -> Result<Array2<f32>, DecomposeError> {
+        match self {
+            Self::Precise(vectors) => leading(vectors, r).map(to_f32),
+            Self::Single(vectors) => leading(vectors, r).map(|vectors| vectors.to_owned()),
+            Self::Images { images, decomposition } => {
+                let found = decomposition.basis(r)?;
+                if found.side == Side::Left {
+                    return Ok(found.vectors);
+                }
+                left_vectors(images.view(), found.vectors.view())
+            }
+        }
+    }
+}
+
+fn leading<T>(vectors: &Array2<T>, r: Rank) -> Result<ArrayView2<'_, T>, DecomposeError> {
+    if r.get() > vectors.ncols() {
+        return Err(DecomposeError::Beyond { asked: r.get(), available: vectors.ncols() });
+    }
+    Ok(vectors.slice_axis(Axis(1), (..r.get()).into()))
 }
 
 /// The factors of a weight (or of what it was [refitted](super::Anchored::refit) to) in the span of a basis:

@@ -3,7 +3,8 @@
 use calabi_api::Factors;
 use ndarray::{Array1, ArrayView2, Axis};
 
-use super::Metric;
+use super::judged::times;
+use super::{Metric, whitened};
 
 /// Outputs that are measured at a time.
 const ROWS: usize = 256;
@@ -12,8 +13,7 @@ const ROWS: usize = 256;
 /// where the metric makes up for nothing.
 pub(crate) fn compensation(weight: ArrayView2<'_, f32>, factors: &Factors, metric: &Metric) -> Option<Array1<f64>> {
     let mean = metric.mean()?;
-    let right = factors.right.mapv(f64::from).dot(mean);
-    Some(weight.mapv(f64::from).dot(mean) - factors.left.mapv(f64::from).dot(&right))
+    Some(times(weight, mean) - times(factors.left.view(), &times(factors.right.view(), mean)))
 }
 
 /// The mean square error of the outputs, `tr(E D Eᵀ)` for `E = W − left · right`, in the metric that judges.
@@ -26,6 +26,10 @@ pub(crate) fn measured_loss(
     metric: &Metric,
     added: Option<&Array1<f64>>,
 ) -> f64 {
+    let wanted = compensation(weight, factors, metric);
+    if let Some(spread) = whitened::measured_loss(weight, factors, metric, wanted.as_ref()) {
+        return spread + left_over(wanted, added);
+    }
     let right = factors.right.mapv(f64::from);
     let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS));
     let spread: f64 = blocks
@@ -34,7 +38,7 @@ pub(crate) fn measured_loss(
             metric.judge().of_rows(error.view()).sum()
         })
         .sum();
-    spread + left_over(compensation(weight, factors, metric), added)
+    spread + left_over(wanted, added)
 }
 
 /// `‖wanted − added‖²`.

@@ -1,8 +1,9 @@
-//! Metrics that find directions, with their roots: `D = L Lᵀ`.
+//! Metrics that find directions, with their roots: `D = L Lᵀ`, by eigenpairs or triangular.
 
 use std::sync::OnceLock;
 
 use calabi_api::{DecomposeError, Decomposer, Shape};
+use calabi_svd::whitening::Triangle;
 use ndarray::Array2;
 
 use super::form::Form;
@@ -12,15 +13,22 @@ use super::form::Form;
 pub(crate) struct Rooted {
     form: Form,
     root: OnceLock<Array2<f64>>,
+    triangle: OnceLock<Option<Triangle>>,
 }
 
 impl Rooted {
     pub(crate) fn new(form: Form) -> Self {
-        Self { form, root: OnceLock::new() }
+        Self { form, root: OnceLock::new(), triangle: OnceLock::new() }
     }
 
     pub(crate) fn form(&self) -> &Form {
         &self.form
+    }
+
+    /// A triangular `L`, in `f32`; none where the form is no full matrix, or not definite.
+    pub(crate) fn triangle(&self) -> Option<&Triangle> {
+        let Form::Full(d) = &self.form else { return None };
+        self.triangle.get_or_init(|| Triangle::of(d.view())).as_ref()
     }
 
     /// `L`, `n × n`: computed once, for all layers that share the input.

@@ -5,8 +5,9 @@ mod optimum;
 mod predicted;
 mod routes;
 mod speed;
+mod whitened;
 
-use calabi_api::{Rank, Statistics};
+use calabi_api::{DecomposeError, Decomposer, Rank, Statistics};
 use calabi_svd::Faer;
 use calabi_testing::matrices::{Random, gaussian, rounded};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -92,8 +93,19 @@ pub(super) fn rank(r: usize) -> Rank {
 }
 
 /// Everything of a layer, to its full rank.
-pub(super) fn whole(weight: &Array2<f32>, metric: &Metric) -> Factorization {
-    factorize(weight.view(), metric, &Faer::default(), rank(weight.nrows().min(weight.ncols()))).unwrap()
+pub(super) fn whole(weight: &Array2<f32>, metric: &Metric) -> Factorization<'static> {
+    up_to(weight.nrows().min(weight.ncols()), weight.view(), metric, &Faer::default()).unwrap()
+}
+
+/// A layer that needs no room: its smaller side is short.
+pub(super) fn up_to(
+    r: usize,
+    weight: ArrayView2<'_, f32>,
+    metric: &Metric,
+    decomposer: &dyn Decomposer,
+) -> Result<Factorization<'static>, DecomposeError> {
+    let limits = Limits { kept: rank(r), known: rank(r) };
+    factorize(weight, metric, decomposer, limits, Box::leak(Box::default()))
 }
 
 /// `U_r (U_rᵀ W)` in `f64`; zero for no rank.

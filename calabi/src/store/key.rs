@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use calabi_api::Decomposer;
+use calabi_api::{Decomposer, Rank};
 use ndarray::ArrayView2;
 
 use crate::metric::Metric;
@@ -10,12 +10,18 @@ use crate::metric::Metric;
 /// The version of what entries hold: another one, and nothing is found.
 const VERSION: u8 = 1;
 
-/// A hash of the weight, the metric, the decomposer with its settings, and the arithmetic of this program on this processor.
+/// A hash of the weight, the metric, the decomposer with its settings, and the arithmetic of this program on this processor;
+/// and of the largest rank whose losses are known, where they are found with vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key(blake3::Hash);
 
 impl Key {
-    pub(crate) fn of(weight: ArrayView2<'_, f32>, metric: Option<&Metric>, decomposer: &dyn Decomposer) -> Self {
+    pub(crate) fn of(
+        weight: ArrayView2<'_, f32>,
+        metric: Option<&Metric>,
+        decomposer: &dyn Decomposer,
+        known: Rank,
+    ) -> Self {
         let mut hash = Hashed::new();
         hash.0.update(&[VERSION]);
         hash.text(&calabi_svd::arithmetic());
@@ -23,7 +29,12 @@ impl Key {
         hash.numbers(weight.shape().iter().map(|&length| length as u64), u64::to_le_bytes);
         hash.numbers(weight.iter().copied(), f32::to_le_bytes);
         match metric {
-            Some(metric) => metric.hash(&mut hash),
+            Some(metric) => {
+                hash.text(metric.hash().to_hex().as_str());
+                if decomposer.is_complete() && !metric.tells_losses() {
+                    hash.text(&known.to_string());
+                }
+            }
             None => hash.text("no metric"),
         }
         Self(hash.finish())

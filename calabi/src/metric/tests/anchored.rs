@@ -21,7 +21,7 @@ fn share(share: f64) -> Shrinkage {
     Shrinkage::Fixed(calabi_api::settings::Share::new(share).unwrap())
 }
 
-fn whole(case: &Case, anchored: &Anchored) -> (Array2<f32>, Factorization) {
+fn whole(case: &Case, anchored: &Anchored) -> (Array2<f32>, Factorization<'static>) {
     let refitted = anchored.refit(case.weight.view()).unwrap();
     let found =
         anchored.factorize(case.weight.view(), refitted.view(), &Faer::default(), rank(case.full_rank())).unwrap();

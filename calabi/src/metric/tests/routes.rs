@@ -1,6 +1,5 @@
 //! All routes lead to the same factors, and full rank is exact whatever the data.
 
-use calabi_api::Decomposer;
 use calabi_svd::Randomized;
 
 use super::super::factorize::by_route;
@@ -120,7 +119,7 @@ fn limits_and_partial_decomposers() {
             let all = whole(&case.weight, &metric);
             let decomposers: [&dyn Decomposer; 2] = [&Faer::default(), &Randomized::default()];
             for decomposer in decomposers {
-                let some = factorize(case.weight.view(), &metric, decomposer, rank(8)).unwrap();
+                let some = up_to(8, case.weight.view(), &metric, decomposer).unwrap();
                 let (spectrum, known) = (some.spectrum(), all.spectrum());
                 assert_eq!((spectrum.known(), spectrum.is_complete()), (8, false));
                 assert!((spectrum.energy() - known.energy()).abs() < 1e-10 * known.energy());
@@ -140,6 +139,6 @@ fn input_that_is_not_finite_is_refused() {
     let mut weight = case.weight.clone();
     weight[(1, 2)] = f32::NAN;
     let metric = Metric::gram(case.statistics(), Bias::None, Shrinkage::FromTokens);
-    assert!(factorize(weight.view(), &metric, &Faer::default(), rank(4)).is_err());
-    assert!(factorize(case.weight.t(), &metric, &Faer::default(), rank(4)).is_err(), "of another width");
+    assert!(up_to(4, weight.view(), &metric, &Faer::default()).is_err());
+    assert!(up_to(4, case.weight.t(), &metric, &Faer::default()).is_err(), "of another width");
 }

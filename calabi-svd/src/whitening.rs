@@ -1,0 +1,157 @@
+//! Weights in the metric of their inputs, in `f32`: products with the triangular root of a Gram matrix.
+
+use calabi_api::{DecomposeError, Factors};
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, Mat, MatMut, Par};
+use ndarray::{Array2, ArrayView2, Axis};
+
+use crate::dense::{cholesky, product, row_major, viewed};
+use crate::orthonormal::orthonormal;
+use crate::weight::measured;
+use crate::{products, signs};
+
+/// Rows of an error that are weighed at a time.
+const ROWS: usize = 256;
+
+/// Norms outside of `2^-40` to `2^40` are left to `f64`: squares of their entries may leave the range of `f32`.
+const MODEST: f64 = (1_u64 << 40) as f64;
+
+/// `L` of `D = L Lᵀ`, lower triangular, rounded to `f32`.
+///
+/// Unlike `D` it can be rounded: `‖E L‖²` is a sum of squares, and keeps its digits where `tr(E D Eᵀ)` cancels.
+///
+/// ```
+/// use calabi_api::Factors;
+/// use calabi_svd::whitening::Triangle;
+/// use ndarray::array;
+///
+/// let root = Triangle::of(array![[4.0, 2.0], [2.0, 2.0]].view()).ok_or("indefinite")?;
+/// let weight = array![[1.0_f32, 3.0]];
+/// assert_eq!(root.images(weight.view())?, array![[5.0, 3.0]]); // of [[2, 0], [1, 1]]
+/// let nothing = Factors { left: array![[0.0]], right: array![[0.0, 0.0]], bias: None };
+/// assert_eq!(root.lost(weight.view(), &nothing)?.weighed, 34.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Triangle {
+    entries: Mat<f32>,
+    /// `‖L‖²`.
+    energy: f64,
+}
+
+/// What factors lose of a weight, `E = W − left · right`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lost {
+    /// `‖E L‖²`.
+    pub weighed: f64,
+    /// `‖E‖²`.
+    pub plain: f64,
+}
+
+impl Triangle {
+    /// The root of a symmetric matrix (`n × n`, of which the lower triangle is read); none where it is not positive
+    /// definite to the precision of `f64`, or far from one in scale.
+    #[must_use]
+    pub fn of(d: ArrayView2<'_, f64>) -> Option<Self> {
+        let energy: f64 = d.diag().sum();
+        let modest = (MODEST.recip().powi(2)..MODEST.powi(2)).contains(&energy);
+        let root = if modest { cholesky(d).ok()? } else { return None };
+        let entries = Mat::from_fn(root.nrows(), root.ncols(), |i, j| if i < j { 0.0 } else { nearest(root[(i, j)]) });
+        Some(Self { entries, energy })
+    }
+
+    /// `‖L‖²`, the trace of `D`.
+    #[must_use]
+    pub fn energy(&self) -> f64 {
+        self.energy
+    }
+
+    /// `W L` of a weight of `m × n`; an entry errs by some 6e-8 of the norm of a row times that of a column.
+    ///
+    /// # Errors
+    /// Where the weight is of another width.
+    pub fn images(&self, weight: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
+        self.check(weight)?;
+        Ok(self.times(weight))
+    }
+
+    /// What these factors of a weight lose.
+    ///
+    /// # Errors
+    /// Where the weight is of another width, or the factors of another shape.
+    pub fn lost(&self, weight: ArrayView2<'_, f32>, factors: &Factors) -> Result<Lost, DecomposeError> {
+        self.check(weight)?;
+        let misfit = || DecomposeError::Beyond { asked: factors.left.nrows(), available: weight.nrows() };
+        let (rank, n) = factors.right.dim();
+        if factors.left.dim() != (weight.nrows(), rank) || n != weight.ncols() {
+            return Err(misfit());
+        }
+        let right = row_major(factors.right.view());
+        let mut lost = Lost { weighed: 0.0, plain: 0.0 };
+        for (rows, left) in weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS)) {
+            let mut error = product(viewed(&row_major(left)), viewed(&right));
+            error.zip_mut_with(&rows, |e, &w| *e = w - *e);
+            lost.plain += energy(error.view());
+            lost.weighed += energy(self.times(error.view()).view());
+        }
+        Ok(lost)
+    }
+
+    fn check(&self, weight: ArrayView2<'_, f32>) -> Result<(), DecomposeError> {
+        let n = self.entries.nrows();
+        if weight.ncols() == n { Ok(()) } else { Err(DecomposeError::Beyond { asked: weight.ncols(), available: n }) }
+    }
+
+    /// `X L`.
+    fn times(&self, x: ArrayView2<'_, f32>) -> Array2<f32> {
+        let (x, mut product) = (row_major(x), Array2::zeros(x.dim()));
+        let (rows, cols) = x.dim();
+        if let Some(to) = product.as_slice_mut() {
+            triangular::matmul(
+                MatMut::from_row_major_slice_mut(to, rows, cols),
+                BlockStructure::Rectangular,
+                Accum::Replace,
+                viewed(&x),
+                BlockStructure::Rectangular,
+                self.entries.as_ref(),
+                BlockStructure::TriangularLower,
+                1.0,
+                Par::Seq,
+            );
+        }
+        product
+    }
+}
+
+/// `‖X‖²`, in `f64`; not finite where an entry is not.
+#[must_use]
+pub fn energy(x: ArrayView2<'_, f32>) -> f64 {
+    measured(row_major(x).as_slice().unwrap_or_default()).1
+}
+
+/// Orthonormal columns that span those of `A V`, each on the side of its own: left singular vectors of `A` from the
+/// right ones, to the precision of `f32`.
+///
+/// # Errors
+/// Where the shapes do not fit, or there are more columns than rows.
+pub fn left_vectors(a: ArrayView2<'_, f32>, v: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
+    if a.ncols() != v.nrows() || v.ncols() > a.nrows() {
+        return Err(DecomposeError::Beyond { asked: v.ncols(), available: a.nrows() });
+    }
+    let (a, v) = (row_major(a), row_major(v));
+    let mut directions = products::product(viewed(&a), viewed(&v));
+    for mut column in directions.col_iter_mut() {
+        let length = column.norm_l2();
+        if length > 0.0 {
+            column /= faer::Scale(length);
+        }
+    }
+    let mut vectors = orthonormal(directions.clone());
+    signs::follow(&mut vectors, directions.as_ref());
+    Ok(Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |place| vectors[place]))
+}
+
+#[allow(clippy::cast_possible_truncation)] // the nearest number is what is wanted
+fn nearest(x: f64) -> f32 {
+    x as f32
+}
