@@ -88,7 +88,7 @@ pub fn lower_gram(x: ArrayView2<'_, f32>, to: &mut Array2<f32>) -> Result<(), De
     Ok(())
 }
 
-/// `B S⁻¹` for a symmetric positive definite `S` (`n × n`, of which the lower triangle is read) and `B` of `m × n`.
+/// `B S⁻¹` for a symmetric positive definite `S` (`n × n`, of which one triangle is read) and `B` of `m × n`.
 ///
 /// # Errors
 /// Where the shapes do not fit, or `S` is not positive definite to the precision of `f64`.
@@ -104,11 +104,10 @@ pub fn divided(b: ArrayView2<'_, f64>, s: ArrayView2<'_, f64>) -> Result<Array2<
     Ok(Array2::from_shape_fn(b.dim(), |(i, j)| solved[(j, i)]))
 }
 
-/// `L` of `S = L Lᵀ` in the lower triangle, for a symmetric positive definite `S` (`n × n`, of which the lower triangle is
-/// read).
+/// `L` of `S = L Lᵀ` in the lower triangle, for a symmetric positive definite `S` (`n × n`, of which one triangle is read).
 pub(crate) fn cholesky(s: ArrayView2<'_, f64>) -> Result<Mat<f64>, DecomposeError> {
-    let n = s.nrows();
-    let mut root = Mat::from_fn(n, n, |i, j| s[(i.max(j), i.min(j))]);
+    let (n, s) = (s.nrows(), row_major(s));
+    let mut root = MatRef::from_column_major_slice(s.as_slice().unwrap_or_default(), n, s.ncols()).to_owned();
     let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(n, Par::Seq, Spec::default()));
     let stack = MemStack::new(&mut memory);
     cholesky_in_place(root.as_mut(), LltRegularization::default(), Par::Seq, stack, Spec::default()).map_err(

@@ -49,13 +49,13 @@ pub struct Lost {
 }
 
 impl Triangle {
-    /// The root of a symmetric matrix (`n × n`, of which the lower triangle is read); none where it is not positive
+    /// The root of a symmetric matrix (`n × n`, of which one triangle is read); none where it is not positive
     /// definite to the precision of `f64`, or far from one in scale.
     #[must_use]
     pub fn of(d: ArrayView2<'_, f64>) -> Option<Self> {
         let energy: f64 = d.diag().sum();
         let modest = (MODEST.recip().powi(2)..MODEST.powi(2)).contains(&energy);
-        let root = if modest { cholesky(d).ok()? } else { return None };
+        let root = if modest && d.is_square() { cholesky(d).ok()? } else { return None };
         let entries = Mat::from_fn(root.nrows(), root.ncols(), |i, j| if i < j { 0.0 } else { nearest(root[(i, j)]) });
         Some(Self { entries, energy })
     }

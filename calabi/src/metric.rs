@@ -132,8 +132,10 @@ impl Metric {
             Some(judge) => judge.hash(hash),
             None => hash.text("judged by the same"),
         }
-        hash.text(if self.mean.is_some() { "mean" } else { "no mean" });
-        hash.numbers(self.mean.iter().flatten().copied(), f64::to_le_bytes);
+        match &self.mean {
+            Some(mean) => hash.numbers(mean),
+            None => hash.text("no mean"),
+        }
     }
 
     /// The metric that finds `U`.

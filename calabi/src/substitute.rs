@@ -1,5 +1,6 @@
 //! Factors stream into the new model, each measured as it will be read back.
 
+use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -52,15 +53,13 @@ pub(crate) fn substitute(
     }
     let sink = Mutex::new(sink);
     context.observer.begin(Stage::Substitute, replaced.len());
-    let substituted = plan
-        .layers
-        .par_iter()
-        .enumerate()
-        .map(|(index, planned)| match planned.rank() {
-            None => Ok(None),
-            Some(rank) => one_layer(context, index, (planned, rank), ready, &sink),
-        })
-        .collect::<Result<_, Error>>()?;
+    let groups = context.metrics.groups(plan);
+    let measured: Vec<_> =
+        groups.into_par_iter().map(|group| one_group(context, plan, &group, ready, &sink)).collect::<Result<_, _>>()?;
+    let mut substituted: Vec<_> = plan.layers.iter().map(|_| None).collect();
+    for (index, measured) in measured.into_iter().flatten() {
+        substituted[index] = measured;
+    }
     let sink = sink.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let written = sink.finish().map_err(output_error)?;
     context.observer.end(Stage::Substitute);
@@ -72,22 +71,45 @@ fn output_error(source: FormatError) -> Error {
     Error::Output { source }
 }
 
-fn one_layer(
+/// Layers that share a metric, one after the other.
+fn one_group(
     context: &Context<'_>,
-    index: usize,
-    (planned, rank): (&PlannedLayer, Rank),
+    plan: &Plan,
+    group: &[usize],
     ready: Ready<'_>,
     sink: &Mutex<Box<dyn LayerSink>>,
+) -> Result<Vec<(usize, Option<Substituted>)>, Error> {
+    let layers = group.iter().filter_map(|&index| plan.layers.get(index).map(|planned| (index, planned)));
+    let layers: Vec<_> = layers.filter_map(|(index, planned)| Some((index, planned, planned.rank()?))).collect();
+    let needs = layers.iter().map(|(_, planned, _)| working_set(context.pipeline, &planned.layer));
+    let _admitted = context.memory.admit(needs.max().unwrap_or(0));
+    let metric = OnceCell::new();
+    let one = |(index, planned, rank)| Ok((index, one_layer(context, (index, planned, rank), ready, sink, &metric)?));
+    layers.into_iter().map(one).collect()
+}
+
+fn one_layer(
+    context: &Context<'_>,
+    (index, planned, rank): (usize, &PlannedLayer, Rank),
+    ready: Ready<'_>,
+    sink: &Mutex<Box<dyn LayerSink>>,
+    metric: &OnceCell<Option<Metric>>,
 ) -> Result<Option<Substituted>, Error> {
     context.go_on()?;
     let started = Instant::now();
     let layer = &planned.layer;
-    let _admitted = context.memory.admit(working_set(context.pipeline, layer));
     let fitted = ready.sequenced.and_then(|sequenced| sequenced.layers.get(index).copied().flatten());
     let (factors, measured_error) = if let (Some(fitted), Some(factors)) = (fitted, ready.store.take_factors(index)?) {
         (factors, Some(fitted.measured_error))
     } else {
-        let made = Made::at(context, ready.store, (index, layer), rank)?;
+        let metric = match metric.get() {
+            Some(metric) => metric,
+            None => {
+                let read = context.metrics.of(layer, context.source)?;
+                metric.get_or_init(|| read)
+            }
+        };
+        let made = Made::at(context, ready.store, (index, layer), rank, metric.as_ref())?;
         let decomposed = ready.decomposed.get(index).and_then(Option::as_ref);
         let measured = ready.measure.then(|| made.measured_error(decomposed));
         (made.factors, measured)
@@ -106,20 +128,25 @@ fn with_bias(factors: Factors, planned: &PlannedLayer) -> Factors {
 }
 
 /// Factors of a layer, and what they were made from.
-struct Made {
+struct Made<'m> {
     weight: Array2<f32>,
-    metric: Option<Metric>,
+    metric: Option<&'m Metric>,
     factors: Factors,
 }
 
-impl Made {
+impl<'m> Made<'m> {
     /// The best factors of this rank, from the basis in the store, rounded as the file will hold them.
-    fn at(context: &Context<'_>, store: &Store, (index, layer): (usize, &Layer), rank: Rank) -> Result<Self, Error> {
+    fn at(
+        context: &Context<'_>,
+        store: &Store,
+        (index, layer): (usize, &Layer),
+        rank: Rank,
+        metric: Option<&'m Metric>,
+    ) -> Result<Self, Error> {
         let weight = context.read(layer)?;
         let basis = store.take(index, rank)?;
-        let metric = context.metrics.of(layer, context.source)?;
         let mut factors = project(weight.view(), basis).map_err(|source| Error::decompose(layer, source))?;
-        if let Some(metric) = &metric {
+        if let Some(metric) = metric {
             factors.bias = compensation(weight.view(), &factors, metric).map(to_f32);
         }
         let factors = context.source.rounded(layer, factors, &context.pipeline.model.write_options());
@@ -128,7 +155,7 @@ impl Made {
 
     /// The relative error, in the metric in which the layer was decomposed.
     fn measured_error(&self, decomposed: Option<&Decomposed>) -> f64 {
-        let Some(metric) = &self.metric else { return relative_error(self.weight.view(), &self.factors) };
+        let Some(metric) = self.metric else { return relative_error(self.weight.view(), &self.factors) };
         let added = self.factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
         let loss = measured_loss(self.weight.view(), &self.factors, metric, added.as_ref());
         let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
@@ -143,7 +170,8 @@ pub(crate) fn factors_at(
     layer: (usize, &Layer),
     rank: Rank,
 ) -> Result<Factors, Error> {
-    Made::at(context, store, layer, rank).map(|made| made.factors)
+    let metric = context.metrics.of(layer.1, context.source)?;
+    Made::at(context, store, layer, rank, metric.as_ref()).map(|made| made.factors)
 }
 
 #[allow(clippy::cast_possible_truncation)] // files hold biases as f32 at most

@@ -169,10 +169,8 @@ fn transposed(file: &Input, entry: &Entry, layer: &Layer) -> Result<Array2<f32>,
     let mut weight = Array2::zeros((layer.shape.rows(), layer.shape.cols()));
     let mut stored = weight.view_mut().reversed_axes();
     let mut slots = stored.iter_mut();
-    each_number(file, entry, layer.dtype, |value| {
-        if let Some(slot) = slots.next() {
-            *slot = value;
-        }
+    each_piece(file, entry, |bytes| {
+        layer.dtype.decode(bytes).zip(&mut slots).for_each(|(value, slot)| *slot = value);
     })?;
     Ok(weight)
 }
@@ -187,19 +185,19 @@ fn vector(file: &Input, entry: &Entry, dtype: DType) -> Result<Array1<f32>, Form
 /// All numbers of a tensor, in the order of the file.
 pub(super) fn numbers(file: &Input, entry: &Entry, dtype: DType) -> Result<Vec<f32>, FormatError> {
     let mut numbers = Vec::with_capacity(usize::try_from(entry.elements()).unwrap_or_default());
-    each_number(file, entry, dtype, |value| numbers.push(value))?;
+    each_piece(file, entry, |bytes| numbers.extend(dtype.decode(bytes)))?;
     Ok(numbers)
 }
 
-/// Calls `take` with each number of a weight, in the order of the file.
-fn each_number(file: &Input, entry: &Entry, dtype: DType, mut take: impl FnMut(f32)) -> Result<(), FormatError> {
+/// Calls `take` with whole numbers of a tensor, a piece at a time, in the order of the file.
+fn each_piece(file: &Input, entry: &Entry, mut take: impl FnMut(&[u8])) -> Result<(), FormatError> {
     let mut bytes = Vec::new();
     let mut done = 0;
     while done < entry.length {
         let piece = (entry.length - done).min(PIECE);
         bytes.resize(usize::try_from(piece).unwrap_or_default(), 0);
         file.read(entry.start + done, &mut bytes)?;
-        dtype.decode(&bytes).for_each(&mut take);
+        take(&bytes);
         done += piece;
     }
     Ok(())

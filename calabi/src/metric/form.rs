@@ -28,13 +28,17 @@ impl Form {
 
     /// Adds its entries to a hash.
     pub(super) fn hash(&self, hash: &mut Hashed) {
-        let (name, entries): (_, &mut dyn Iterator<Item = f64>) = match self {
-            Self::Identity(_) => ("identity", &mut std::iter::empty()),
-            Self::Diagonal(d) => ("diagonal", &mut d.iter().copied()),
-            Self::Full(d) => ("full", &mut d.iter().copied()),
-        };
-        hash.text(&format!("{name} {}", self.size()));
-        hash.numbers(entries, f64::to_le_bytes);
+        match self {
+            Self::Identity(n) => hash.text(&format!("identity {n}")),
+            Self::Diagonal(d) => {
+                hash.text("diagonal");
+                hash.numbers(d);
+            }
+            Self::Full(d) => {
+                hash.text("full");
+                hash.numbers(d);
+            }
+        }
     }
 
     /// `X D`, `m × n`.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use calabi_api::{Decomposer, Rank};
-use ndarray::ArrayView2;
+use bytemuck::NoUninit;
+use ndarray::{ArrayRef, ArrayView2, Dimension};
 
 use crate::metric::Metric;
 
@@ -26,8 +27,7 @@ impl Key {
         hash.0.update(&[VERSION]);
         hash.text(&calabi_svd::arithmetic());
         hash.text(&format!("{decomposer:?}"));
-        hash.numbers(weight.shape().iter().map(|&length| length as u64), u64::to_le_bytes);
-        hash.numbers(weight.iter().copied(), f32::to_le_bytes);
+        hash.numbers(&weight);
         match metric {
             Some(metric) => {
                 hash.text(metric.hash().to_hex().as_str());
@@ -72,16 +72,12 @@ impl Hashed {
         self.0.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
     }
 
-    /// Numbers, of which there are as many as what was hashed before says.
-    pub(crate) fn numbers<T, const N: usize>(&mut self, numbers: impl Iterator<Item = T>, bytes: fn(T) -> [u8; N]) {
-        let mut buffer = Vec::with_capacity(1 << 14);
-        for number in numbers {
-            if buffer.len() + N > buffer.capacity() {
-                self.0.update(&buffer);
-                buffer.clear();
-            }
-            buffer.extend(bytes(number));
+    /// The shape and the entries of an array, as this machine holds them.
+    pub(crate) fn numbers<T: Copy + NoUninit, D: Dimension>(&mut self, numbers: &ArrayRef<T, D>) {
+        for &length in numbers.shape() {
+            self.0.update(&(length as u64).to_le_bytes());
         }
-        self.0.update(&buffer);
+        let numbers = numbers.as_standard_layout();
+        self.0.update(bytemuck::cast_slice(numbers.as_slice().unwrap_or_default()));
     }
 }
