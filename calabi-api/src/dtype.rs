@@ -65,6 +65,17 @@ impl DType {
         }
     }
 
+    /// Appends the values of this type in `bytes`, as [`decode`](Self::decode) reads them: faster for many.
+    pub fn decode_to(self, bytes: &[u8], values: &mut Vec<f32>) {
+        match self {
+            #[allow(clippy::cast_possible_truncation)] // weights are f32 in memory
+            Self::F64 => values.extend(bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32)),
+            Self::F32 => values.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b))),
+            Self::F16 => values.extend(bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32())),
+            Self::BF16 => values.extend(bytes.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32())),
+        }
+    }
+
     /// Appends `values`, little-endian, to `bytes`.
     pub fn encode(self, values: impl Iterator<Item = f32>, bytes: &mut Vec<u8>) {
         match self {
@@ -94,6 +105,9 @@ mod tests {
             dtype.encode(values.into_iter(), &mut bytes);
             assert_eq!(bytes.len() as u64, dtype.bytes() * values.len() as u64);
             assert!(dtype.decode(&bytes).eq(values.map(|v| dtype.rounded(v))), "{dtype}");
+            let mut appended = vec![7.0];
+            dtype.decode_to(&bytes, &mut appended);
+            assert!(appended.into_iter().skip(1).eq(dtype.decode(&bytes)), "{dtype}");
         }
     }
 }

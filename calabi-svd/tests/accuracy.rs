@@ -66,9 +66,16 @@ fn squares(decomposer: Faer, a: &Array2<f32>, limit: usize) -> Vec<f64> {
 /// Weights as layers have them: `f32` is enough, and what each rank loses is known to a thousandth.
 #[test]
 fn loss_accuracy_is_what_the_docs_state() {
-    for (m, n, fade) in [(200, 500, 0.3), (260, 260, 0.5), (700, 230, 0.0)] {
-        let fading = ndarray::Array1::from_shape_fn(n, |j| (1.0 + j as f64).powf(-fade));
-        let a = calabi_testing::matrices::rounded(&(calabi_testing::matrices::gaussian(m, n, 3) * &fading));
+    let fading = |(m, n, fade): (usize, usize, f64)| {
+        let scales = ndarray::Array1::from_shape_fn(n, |j| (1.0 + j as f64).powf(-fade));
+        calabi_testing::matrices::gaussian(m, n, 3) * &scales
+    };
+    // As steep as is still left to f32.
+    let edge: Vec<f64> =
+        (0..220).map(|i| if i < 110 { 145_f64.powf(-f64::from(i) / 109.0) } else { 1.0 / 195.0 }).collect();
+    let edge = calabi_testing::matrices::with_spectrum(300, 220, &edge, 5);
+    for a in [(200, 500, 0.3), (260, 260, 0.5), (700, 230, 0.0)].map(fading).into_iter().chain([edge]) {
+        let ((m, n), a) = (a.dim(), calabi_testing::matrices::rounded(&a));
         let limit = m.min(n) / 2;
         let (found, wanted) =
             (squares(Faer::default(), &a, limit), squares(Faer { accuracy: Accuracy::Full }, &a, limit));

@@ -185,7 +185,7 @@ fn vector(file: &Input, entry: &Entry, dtype: DType) -> Result<Array1<f32>, Form
 /// All numbers of a tensor, in the order of the file.
 pub(super) fn numbers(file: &Input, entry: &Entry, dtype: DType) -> Result<Vec<f32>, FormatError> {
     let mut numbers = Vec::with_capacity(usize::try_from(entry.elements()).unwrap_or_default());
-    each_piece(file, entry, |bytes| numbers.extend(dtype.decode(bytes)))?;
+    each_piece(file, entry, |bytes| dtype.decode_to(bytes, &mut numbers))?;
     Ok(numbers)
 }
 

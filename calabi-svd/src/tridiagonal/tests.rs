@@ -92,6 +92,21 @@ proptest! {
     }
 }
 
+/// Vectors of a cluster that are made orthogonal stay eigenvectors, or divide and conquer takes over.
+#[test]
+fn orthogonal_vectors_of_a_cluster_are_eigenvectors() {
+    for seed in 0..60 {
+        let noise = calabi_testing::matrices::gaussian(10, 2, seed);
+        for coupling in -16..-5 {
+            let diagonal = (0..3).flat_map(|_| noise.column(0).to_vec()).collect();
+            let mut below: Vec<f64> = (0..3).flat_map(|_| noise.column(1).to_vec()).collect();
+            (below[9], below[19]) = (10_f64.powi(coupling), 10_f64.powi(coupling));
+            below.truncate(29);
+            check(&Tridiagonal { diagonal, below }, 30).unwrap();
+        }
+    }
+}
+
 #[test]
 fn matrices_without_anything_in_them_have_vectors() {
     for n in [1, 2, 40] {

@@ -16,6 +16,10 @@ const CLOSE: f64 = 1e-8;
 /// Residuals beyond this share of the norm are no eigenvectors.
 const RESIDUAL: f64 = 2e-15;
 
+/// Residuals of vectors of a cluster, which are made orthogonal, as a share of the norm: what is taken out of one belongs
+/// to another eigenvalue, and what is left is scaled up.
+const MIXED: f64 = 1e-13;
+
 /// What must be left of a vector after those before it in its cluster are taken out.
 const NEW: f64 = 1e-3;
 
@@ -61,9 +65,23 @@ impl Tridiagonal {
                 }
                 scale(&mut vector, left.recip());
             }
+            if range.len() > 1 && self.residual(values[i], &vector) > MIXED * norm {
+                return None;
+            }
             vectors.col_mut(i).iter_mut().zip(vector).for_each(|(to, v)| *to = v);
         }
         Some(())
+    }
+
+    /// `‖T v − λ v‖`.
+    fn residual(&self, value: f64, vector: &[f64]) -> f64 {
+        let across = |i: usize, j: usize| self.below[i] * vector[j];
+        let image = |i: usize| {
+            let above = if i > 0 { across(i - 1, i - 1) } else { 0.0 };
+            let below = if i + 1 < vector.len() { across(i, i + 1) } else { 0.0 };
+            (self.diagonal[i] - value) * vector[i] + above + below
+        };
+        (0..vector.len()).map(|i| image(i).powi(2)).sum::<f64>().sqrt()
     }
 
     /// The eigenvector of the eigenvalue nearest to `value`, of length one; none where its residual is too large.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use calabi_api::{Decomposer, Rank};
 use bytemuck::NoUninit;
+use calabi_api::{Decomposer, Rank};
 use ndarray::{ArrayRef, ArrayView2, Dimension};
 
 use crate::metric::Metric;
