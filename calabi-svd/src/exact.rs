@@ -1,13 +1,13 @@
 //! The exact routes of faer, in the order in which they are tried.
 
-use calabi_api::{DecomposeError, Rank};
+use calabi_api::{DecomposeError, Rank, Spectrum};
 use faer::Mat;
 
 use crate::bidiagonal;
 use crate::decomposed::Decomposed;
 use crate::eigen::Eigen;
 use crate::faer::Accuracy;
-use crate::gram;
+use crate::gram::{self, Single};
 use crate::routes::{Route, first_to_converge};
 use crate::smaller::{Smaller, Solved};
 use crate::symmetric::{Symmetric, complete};
@@ -23,11 +23,14 @@ pub(crate) const DOUBLE: f64 = 1e-9;
 /// All singular values of a weight; vectors of the leading `limit`.
 pub(crate) fn svd(weight: Weight<'_>, limit: Rank, accuracy: Accuracy) -> Result<Decomposed<'_>, DecomposeError> {
     let limit = limit.min(weight.full_rank());
-    if accuracy == Accuracy::Loss
-        && let Some(solved) = gram::solve_in_single(&weight, limit.get())
-        && let Some(solved) = checked(solved, weight.energy(), SINGLE)
-    {
-        return decomposed(solved, weight, limit, None, BACKEND);
+    match (accuracy == Accuracy::Loss).then(|| gram::solve_in_single(&weight, limit.get())).flatten() {
+        Some(Single::Leading(solved, remark)) => return leading(solved, weight, limit, remark, BACKEND),
+        Some(Single::All(solved)) => {
+            if let Some(solved) = checked(solved, weight.energy(), SINGLE) {
+                return decomposed(solved, weight, limit, None, BACKEND);
+            }
+        }
+        None => {}
     }
     let by_gram = || checked(gram::solve(&weight)?, weight.energy(), DOUBLE);
     let by_bidiagonal = || checked(bidiagonal::solve(&weight, limit.get())?, weight.energy(), DOUBLE);
@@ -52,6 +55,22 @@ pub(crate) fn decomposed<'a>(
     let values = solved.values.iter().map(|v| weight.scale().up(v.max(0.0))).collect();
     let (spectrum, side) = (complete(values, backend)?, weight.side());
     Ok(Decomposed { spectrum, side, smaller: solved.smaller, weight: Some(weight), limit, remark })
+}
+
+/// The decomposition of a weight, from the leading singular values of the scaled one.
+pub(crate) fn leading<'a>(
+    solved: Solved,
+    weight: Weight<'a>,
+    limit: Rank,
+    remark: String,
+    backend: &'static str,
+) -> Result<Decomposed<'a>, DecomposeError> {
+    let scale = weight.scale();
+    let values = solved.values.iter().map(|&v| scale.up(v)).collect();
+    let spectrum = Spectrum::leading(values, scale.up(scale.up(weight.energy())))
+        .map_err(|error| DecomposeError::NoConvergence { backend, routes: error.to_string() })?;
+    let side = weight.side();
+    Ok(Decomposed { spectrum, side, smaller: solved.smaller, weight: Some(weight), limit, remark: Some(remark) })
 }
 
 /// A result whose energy is not the weight's is none: a backend was once seen to return zeros.

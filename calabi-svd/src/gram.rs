@@ -1,6 +1,7 @@
 //! The Gram route: eigenpairs of the Gram matrix of the smaller side, formed in `f64`, or in `f32` where that is enough.
 
 use crate::eigen::Eigen;
+use crate::partial;
 use crate::products;
 use crate::smaller::{Smaller, Solved};
 use crate::tridiagonal::Lower;
@@ -26,29 +27,56 @@ pub(crate) fn solve(weight: &Weight<'_>) -> Option<Solved> {
     Some(Solved { values: roots(eigen.values()), smaller: Smaller::Reduced(eigen) })
 }
 
-/// As [`solve`], all of it in `f32`. None where rounding could pass for a loss: the leading `kept` eigenvalues fall too
-/// far below the first, or what is left behind them does.
-pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Solved> {
+/// What is found in `f32`.
+pub(crate) enum Single {
+    /// All singular values.
+    All(Solved),
+    /// Those that may be kept, and what there is to say of them.
+    Leading(Solved, String),
+}
+
+/// As [`solve`], all of it in `f32`; only the leading `kept` values where that costs less. None where rounding could pass
+/// for a loss: the leading `kept` eigenvalues fall too far below the first, or what is left behind them does.
+pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Single> {
     let n = weight.full_rank().get();
     if n < SMALLEST {
         return None;
     }
+    let mut gram = in_single(weight);
+    if weight.energy() < kept as f64 * LAST_KEPT * gram.largest_diagonal() {
+        return None;
+    }
+    let is_told = |values: &[f64]| tells(values, kept, n, weight.energy());
+    if partial::pays(n, kept)
+        && let Some(found) = partial::leading(&mut gram, kept, weight.energy(), is_told)
+    {
+        let smaller = Smaller::ReadyInSingle(found.vectors);
+        return Some(Single::Leading(Solved { values: roots(&found.values), smaller }, found.remark));
+    }
+    let eigen = Eigen::of(gram)?;
+    let told = is_told(eigen.values());
+    told.then(|| Single::All(Solved { values: roots(eigen.values()), smaller: Smaller::Single(eigen) }))
+}
+
+/// The Gram matrix of the smaller side, in `f32`.
+fn in_single(weight: &Weight<'_>) -> Lower<f32> {
+    let n = weight.full_rank().get();
     let mut gram = Lower::zeros(n);
     let wide = weight.wide();
     // Square blocks: they stay in the cache while they are read several times, and the sums are written seldom.
     for first in (0..wide.ncols()).step_by(n) {
         products::add_gram(gram.as_mut(), wide.subcols(first, n.min(wide.ncols() - first)));
     }
-    if weight.energy() < kept as f64 * LAST_KEPT * gram.largest_diagonal() {
-        return None;
-    }
-    let eigen = Eigen::of(gram)?;
-    let (leading, cut) = eigen.values().split_at(kept);
-    let floor = |share: f64| share * eigen.values().first().copied().unwrap_or_default();
-    let lost: f64 = cut.iter().rev().sum();
-    let enough =
-        leading.last().is_some_and(|&last| last > floor(LAST_KEPT)) && lost >= cut.len() as f64 * floor(MEAN_CUT);
-    enough.then(|| Solved { values: roots(eigen.values()), smaller: Smaller::Single(eigen) })
+    gram
+}
+
+/// Whether `f32` tells what is lost behind the leading `kept` of `n` eigenvalues, of which these are known and `energy` is
+/// the sum.
+fn tells(values: &[f64], kept: usize, n: usize, energy: f64) -> bool {
+    let (leading, cut) = values.split_at(kept.min(values.len()));
+    let floor = |share: f64| share * leading.first().copied().unwrap_or_default();
+    let lost = if values.len() == n { cut.iter().rev().sum() } else { energy - leading.iter().rev().sum::<f64>() };
+    leading.last().is_some_and(|&last| last > floor(LAST_KEPT)) && lost >= (n - kept) as f64 * floor(MEAN_CUT)
 }
 
 fn roots(eigenvalues: &[f64]) -> Vec<f64> {

@@ -2,7 +2,7 @@
 //!
 //! | kind | type | finds | when |
 //! |---|---|---|---|
-//! | `faer` | [`Faer`] | all singular values | the default |
+//! | `faer` | [`Faer`] | all singular values, or the leading ones where few are wanted | the default |
 //! | `randomized` | [`Randomized`] | the leading ones, with a bound on what is missed | large weights, steep spectra, small limits |
 //! | `lapack` | [`Lapack`] | all singular values, by the system's LAPACK | to compare; feature `lapack` |
 //!
@@ -34,7 +34,9 @@ mod exact;
 mod faer;
 mod gram;
 mod lapack;
+mod noise;
 mod orthonormal;
+mod partial;
 mod products;
 mod randomized;
 mod real;
@@ -55,7 +57,7 @@ pub mod whitening;
 /// ```
 #[must_use]
 pub fn arithmetic() -> String {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     #[cfg(target_arch = "x86_64")]
     let features = [
         std::is_x86_feature_detected!("avx"),

@@ -16,8 +16,8 @@ pub(crate) fn add(to: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, 
 }
 
 /// `to -= left · right`.
-pub(crate) fn subtract(to: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
-    matmul(to, Accum::Add, left, right, -1.0, Par::Seq);
+pub(crate) fn subtract<T: RealField>(to: MatMut<'_, T>, left: MatRef<'_, T>, right: MatRef<'_, T>) {
+    matmul(to, Accum::Add, left, right, -T::one_impl(), Par::Seq);
 }
 
 /// `left · right`.

@@ -1,7 +1,6 @@
 //! `randomized`: leading singular values by power steps on a random subspace, with a bound that decides when to stop.
 
 mod excess;
-mod noise;
 mod outside;
 mod subspace;
 
@@ -9,17 +8,17 @@ use std::num::NonZeroUsize;
 
 use calabi_api::schemars::JsonSchema;
 use calabi_api::settings::Positive;
-use calabi_api::{DecomposeError, Decomposer, Decomposition, Plugin, Rank, Spectrum};
+use calabi_api::{DecomposeError, Decomposer, Decomposition, Plugin, Rank};
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
-use self::noise::Noise;
 use self::outside::Outside;
 use self::subspace::{Ritz, Subspace};
 use crate::decomposed::Decomposed;
 use crate::exact;
 use crate::faer::Accuracy;
-use crate::smaller::Smaller;
+use crate::noise::Noise;
+use crate::smaller::{Smaller, Solved};
 use crate::symmetric::Symmetric;
 use crate::weight::Weight;
 
@@ -183,16 +182,12 @@ impl Randomized {
 
 impl Found {
     fn decomposed(self, weight: Weight<'_>, limit: Rank) -> Result<Decomposed<'_>, DecomposeError> {
-        let scale = weight.scale();
         let kept = limit.get();
-        let values = self.ritz.values[..kept].iter().map(|v| scale.up(v.sqrt())).collect();
-        let energy = scale.up(scale.up(weight.energy()));
-        let spectrum = Spectrum::leading(values, energy)
-            .map_err(|error| DecomposeError::NoConvergence { backend: "randomized", routes: error.to_string() })?;
+        let values = self.ritz.values[..kept].iter().map(|v| v.sqrt()).collect();
         let smaller = Smaller::Ready(self.ritz.vectors.subcols(0, kept).to_owned());
         let percent = 100.0 * self.above;
         let remark = format!("{} power steps: loss at most {percent:.2} % above the optimum", self.steps);
-        Ok(Decomposed { spectrum, side: weight.side(), smaller, weight: Some(weight), limit, remark: Some(remark) })
+        exact::leading(Solved { values, smaller }, weight, limit, remark, "randomized")
     }
 }
 

@@ -1,6 +1,6 @@
 //! Singular vectors of the smaller side, made already or still to be transformed back.
 
-use faer::Mat;
+use faer::{Mat, MatRef};
 
 use crate::eigen::Eigen;
 use crate::orthonormal::orthonormal;
@@ -15,6 +15,8 @@ pub(crate) enum Smaller {
     Single(Eigen<f32>),
     /// The vectors, in columns, largest singular value first.
     Ready(Mat<f64>),
+    /// As `Ready`, in `f32`.
+    ReadyInSingle(Mat<f32>),
 }
 
 /// What a route finds: all singular values of the scaled weight, largest first, and vectors.
@@ -29,8 +31,9 @@ impl Smaller {
     pub(crate) fn leading(&self, r: usize) -> Option<Mat<f64>> {
         match self {
             Self::Reduced(eigen) => eigen.leading(r),
-            Self::Single(eigen) => eigen.leading(r).map(|vectors| widened(&vectors)),
+            Self::Single(eigen) => eigen.leading(r).map(|vectors| widened(vectors.as_ref())),
             Self::Ready(vectors) => Some(vectors.subcols(0, r).to_owned()),
+            Self::ReadyInSingle(vectors) => Some(widened(vectors.subcols(0, r))),
         }
     }
 
@@ -38,7 +41,7 @@ impl Smaller {
     pub(crate) fn precise(&self, r: usize) -> Option<Mat<f64>> {
         match self {
             Self::Reduced(eigen) => eigen.precise(r),
-            Self::Single(_) => {
+            Self::Single(_) | Self::ReadyInSingle(_) => {
                 let vectors = self.leading(r)?;
                 let mut precise = orthonormal(vectors.clone());
                 signs::follow(&mut precise, vectors.as_ref());
@@ -49,6 +52,6 @@ impl Smaller {
     }
 }
 
-fn widened(vectors: &Mat<f32>) -> Mat<f64> {
+fn widened(vectors: MatRef<'_, f32>) -> Mat<f64> {
     Mat::from_fn(vectors.nrows(), vectors.ncols(), |i, j| f64::from(vectors[(i, j)]))
 }

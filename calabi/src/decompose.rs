@@ -208,7 +208,7 @@ impl Work<'_> {
 
     /// The largest ranks of which vectors may be asked.
     ///
-    /// A decomposer whose spectra are complete anyway gets the same limit from every rule, so that what is kept serves all
+    /// A decomposer whose spectra are complete whatever it is asked gets the same limit from every rule, so that what is kept serves all
     /// of them. In a metric the losses that a rule sees need a vector each.
     fn limits(&self, planned: &PlannedLayer, measured: bool) -> Limits {
         let (pipeline, layer) = (self.context.pipeline, &planned.layer);
@@ -217,7 +217,7 @@ impl Work<'_> {
             _ => limit(pipeline, planned),
         };
         let pays = largest_that_pays(pipeline, layer);
-        if !pipeline.decomposer.is_complete() {
+        if !pipeline.decomposer.is_complete(layer.shape, asked) {
             return Limits { kept: asked, known: asked };
         }
         let kept = pays.max(planned.rank().unwrap_or(Rank::ONE));

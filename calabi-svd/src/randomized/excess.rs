@@ -43,9 +43,9 @@ fn at(ritz: &Ritz, t: f64, above: f64, k: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::Noise;
     use crate::orthonormal::orthonormal;
     use crate::products::product;
-    use crate::randomized::noise::Noise;
 
     /// The bound holds, for subspaces from nearly invariant to random, and is within reach where there is a gap.
     #[test]

@@ -2,8 +2,8 @@
 
 use faer::Mat;
 
-use super::noise::Noise;
 use crate::eigen::Eigen;
+use crate::noise::Noise;
 use crate::products;
 use crate::tridiagonal::Lower;
 use crate::weight::Weight;

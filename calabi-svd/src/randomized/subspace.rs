@@ -2,8 +2,8 @@
 
 use faer::{Mat, MatRef};
 
-use super::noise::Noise;
 use crate::eigen::Eigen;
+use crate::noise::Noise;
 use crate::orthonormal::orthonormal;
 use crate::products;
 use crate::tridiagonal::Lower;

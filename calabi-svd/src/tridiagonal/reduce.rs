@@ -54,12 +54,27 @@ impl<T: Real> Lower<T> {
         lower
     }
 
+    /// Copies the lower triangle to the upper one, in tiles: a column of the one is a row of the other.
+    pub(crate) fn mirror(&mut self) {
+        const TILE: usize = 8;
+        let n = self.size;
+        for left in (0..n).step_by(TILE) {
+            for top in (left..n).step_by(TILE) {
+                for j in left..n.min(left + TILE) {
+                    for i in top.max(j + 1)..n.min(top + TILE) {
+                        self.entries[i * n + j] = self.entries[j * n + i];
+                    }
+                }
+            }
+        }
+    }
+
     /// The largest entry of the diagonal: no more than the largest eigenvalue.
     pub(crate) fn largest_diagonal(&self) -> f64 {
         (0..self.size).filter_map(|j| self.column(j, j).first()).fold(0.0, |max, v| v.wide().max(max))
     }
 
-    fn as_ref(&self) -> MatRef<'_, T> {
+    pub(crate) fn as_ref(&self) -> MatRef<'_, T> {
         MatRef::from_column_major_slice(&self.entries, self.size, self.size)
     }
 

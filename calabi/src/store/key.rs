@@ -3,16 +3,16 @@
 use std::fmt;
 
 use bytemuck::NoUninit;
-use calabi_api::{Decomposer, Rank};
+use calabi_api::{Decomposer, Rank, Shape};
 use ndarray::{ArrayRef, ArrayView2, Dimension};
 
 use crate::metric::Metric;
 
 /// The version of what entries hold: another one, and nothing is found.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A hash of the weight, the metric, the decomposer with its settings, and the arithmetic of this program on this processor;
-/// and of the largest rank whose losses are known, where they are found with vectors.
+/// and of the largest rank that is asked for, where what is found depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key(blake3::Hash);
 
@@ -28,14 +28,17 @@ impl Key {
         hash.text(&calabi_svd::arithmetic());
         hash.text(&format!("{decomposer:?}"));
         hash.numbers(&weight);
+        let complete = Shape::of(weight).is_some_and(|shape| decomposer.is_complete(shape, known));
+        let mut depends = !complete;
         match metric {
             Some(metric) => {
                 hash.text(metric.hash().to_hex().as_str());
-                if decomposer.is_complete() && !metric.tells_losses() {
-                    hash.text(&known.to_string());
-                }
+                depends |= !metric.tells_losses();
             }
             None => hash.text("no metric"),
+        }
+        if depends {
+            hash.text(&known.to_string());
         }
         Self(hash.finish())
     }

@@ -1,0 +1,112 @@
+//! A block Krylov subspace of a symmetric matrix, and what it captures of it (Golub and Underwood, 1977).
+
+use faer::{Mat, MatRef};
+
+use crate::eigen::Eigen;
+use crate::noise::Noise;
+use crate::orthonormal::orthonormal;
+use crate::products::{product, replace, subtract};
+use crate::tridiagonal::Lower;
+
+/// How far from orthonormal Ritz vectors may be.
+const ORTHONORMAL: f32 = 1e-5;
+
+/// Orthonormal blocks `Q₁, Q₂, ...` that span `M S, M² S, ...` for a random sparse `S`, and `Qᵀ M Q`.
+///
+/// Each block is made orthogonal to all before it, twice: in `f32` the three-term recurrence would lose that.
+#[derive(Debug)]
+pub(super) struct Krylov {
+    basis: Mat<f32>,
+    /// The upper triangle of blocks counts.
+    projected: Mat<f32>,
+    /// Blocks so far, all but the last of which have been multiplied.
+    blocks: usize,
+    width: usize,
+    /// What is new in the image of the last block.
+    beyond: Mat<f32>,
+}
+
+/// Ritz pairs of a matrix `M`.
+#[derive(Debug)]
+pub(super) struct Ritz {
+    /// `θ₁ ≥ θ₂ ≥ ...`, what each vector captures.
+    pub(super) values: Vec<f64>,
+    /// Orthonormal, in columns.
+    pub(super) vectors: Mat<f32>,
+    /// `‖M x − θ x‖` of each.
+    pub(super) residuals: Vec<f64>,
+}
+
+impl Krylov {
+    /// A subspace that may grow to `most` blocks of `width` vectors.
+    pub(super) fn begin(matrix: MatRef<'_, f32>, width: usize, most: usize) -> Self {
+        let (n, dimensions) = (matrix.nrows(), width * most);
+        let beyond = image_of_signs(matrix, width);
+        Self {
+            basis: Mat::zeros(n, dimensions),
+            projected: Mat::zeros(dimensions, dimensions),
+            blocks: 0,
+            width,
+            beyond,
+        }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Goes on until there are so many blocks.
+    pub(super) fn extend(&mut self, matrix: MatRef<'_, f32>, blocks: usize) {
+        while self.blocks < blocks {
+            let first = self.blocks * self.width;
+            let block = orthonormal(std::mem::replace(&mut self.beyond, Mat::new()));
+            self.basis.subcols_mut(first, self.width).copy_from(&block);
+            self.blocks += 1;
+            self.beyond = product(matrix, block.as_ref());
+            self.take_out_known(first);
+        }
+    }
+
+    /// Makes the image of the last block orthogonal to the subspace, and notes what it had there.
+    fn take_out_known(&mut self, first: usize) {
+        let known = self.basis.subcols(0, first + self.width);
+        let mut along = self.projected.submatrix_mut(0, first, known.ncols(), self.width);
+        replace(along.as_mut(), known.transpose(), self.beyond.as_ref());
+        subtract(self.beyond.as_mut(), known, along.as_ref());
+        let rest = product(known.transpose(), self.beyond.as_ref());
+        subtract(self.beyond.as_mut(), known, rest.as_ref());
+        along += rest;
+    }
+
+    /// The eigenvalues of what the subspace captures; none where they do not converge.
+    pub(super) fn captured(&self) -> Option<Eigen<f32>> {
+        let dimensions = self.blocks * self.width;
+        Eigen::of(Lower::of(self.projected.submatrix(0, 0, dimensions, dimensions).transpose()))
+    }
+
+    /// The leading `r` Ritz pairs; none where vectors do not converge, or rounding took the subspace apart.
+    pub(super) fn ritz(&self, captured: &Eigen<f32>, r: usize) -> Option<Ritz> {
+        let dimensions = captured.values().len();
+        let turn = captured.leading(r)?;
+        let vectors = product(self.basis.subcols(0, dimensions), turn.as_ref());
+        let off = product(vectors.transpose(), vectors.as_ref()) - Mat::<f32>::identity(r, r);
+        if off.norm_max().is_nan() || off.norm_max() > ORTHONORMAL {
+            return None;
+        }
+        let residual = product(self.beyond.as_ref(), turn.subrows(dimensions - self.width, self.width));
+        let length = |j: usize| residual.col(j).iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        Some(Ritz { values: captured.values()[..r].to_vec(), vectors, residuals: (0..r).map(length).collect() })
+    }
+}
+
+/// `M S` for a matrix `S` of `width` columns, each row of which has one entry, 1 or −1: a pass over `M`.
+fn image_of_signs(matrix: MatRef<'_, f32>, width: usize) -> Mat<f32> {
+    let mut noise = Noise::new(0);
+    let mut image = Mat::zeros(matrix.nrows(), width);
+    for column in matrix.col_iter() {
+        let (to, negative) = noise.signed_index(width);
+        let by = if negative { -1.0 } else { 1.0 };
+        image.col_mut(to).iter_mut().zip(column.iter()).for_each(|(to, &v)| *to += by * v);
+    }
+    image
+}
