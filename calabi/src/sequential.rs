@@ -3,7 +3,9 @@
 //!
 //! Two models run side by side, the original and the one that is being compressed, each with one block in memory.
 
+mod key;
 mod pass;
+mod resume;
 mod side;
 
 use calabi_api::{Layer, Rank, Refined};
@@ -28,13 +30,20 @@ pub(crate) struct Sequenced {
 }
 
 /// Errors of factors that were fitted on compressed inputs, relative to the original's output.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Fitted {
     pub(crate) predicted_error: f64,
     pub(crate) measured_error: f64,
     /// Whether tuning went over the factors since.
     pub(crate) refined: bool,
     pub(crate) seconds: f64,
+}
+
+/// What tuning a block did besides its factors; nothing where it is not tuned.
+#[derive(Debug, Default)]
+struct Tuned {
+    amended: Vec<(String, ArrayD<f32>)>,
+    report: Option<BlockReport>,
 }
 
 /// A layer that gets factors of this rank.
@@ -56,9 +65,14 @@ pub(crate) fn sequential(
     let Some(calibrator) = calibrator.filter(|_| asked) else { return Ok(None) };
     let mut pass = Pass::begin(context, plan, store, calibrator)?;
     context.observer.begin(Stage::Sequential, pass.count());
-    for block in 0..pass.count() {
+    let finished = pass.resume()?;
+    if finished > 0 {
+        context.observer.note(Stage::Sequential, &format!("{finished} of {} blocks were done before", pass.count()));
+    }
+    for block in finished..pass.count() {
         context.go_on()?;
-        pass.block(block)?;
+        let tuned = pass.block(block)?;
+        pass.keep(block, tuned)?;
         context.observer.step(Stage::Sequential, &format!("block {block}"));
     }
     context.observer.end(Stage::Sequential);

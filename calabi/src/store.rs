@@ -2,25 +2,31 @@
 //! not by the model. What was decomposed once is found again, by its content: after a run that was killed, and by runs with
 //! other rules.
 
+mod blocks;
 mod entry;
 mod factors;
 mod folder;
 mod key;
 mod measured;
 mod shards;
+mod states;
+mod values;
+mod whole;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use calabi_api::{Basis, Factors, Rank};
 
 use crate::Error;
+pub(crate) use blocks::FinishedBlock;
 pub(crate) use entry::{Decomposed, Entry};
 pub(crate) use folder::adopt;
 pub use folder::{Cleaned, clean};
-pub(crate) use key::{Hashed, Key};
+pub(crate) use key::{BlockKey, Hashed, Key};
 pub(crate) use measured::{read_divergences, write_divergences};
 
 /// What an entry's file is called after its key.
@@ -99,7 +105,12 @@ impl Store {
     /// Keeps the factors of a layer; former ones of the same layer are gone.
     pub(crate) fn put_factors(&self, layer: usize, made: &Factors) -> Result<(), Error> {
         let path = self.factors_path(layer);
-        factors::write_factors(&path, made).map_err(|e| Error::io("write", path, e))
+        let write = || {
+            let mut file = BufWriter::new(File::create(&path)?);
+            factors::write_factors(&mut file, made)?;
+            file.flush()
+        };
+        write().map_err(|e| Error::io("write", &path, e))
     }
 
     /// The factors of a layer, where there are any.
@@ -107,7 +118,10 @@ impl Store {
         let path = self.factors_path(layer);
         match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            file => file.and_then(factors::read_factors).map(Some).map_err(|e| Error::io("read", path, e)),
+            file => file
+                .and_then(|file| factors::read_factors(&mut BufReader::new(file)))
+                .map(Some)
+                .map_err(|e| Error::io("read", path, e)),
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::time::Instant;
 
-use calabi_api::{Factors, Layer, RefineSettings, RunError};
+use calabi_api::{Factors, Layer, RefineSettings, RunError, StateSpace};
 use rayon::prelude::*;
 
+use super::key::{base, keys};
 use super::side::Side;
-use super::{Fitted, Planned, Sequenced};
+use super::{Fitted, Planned, Sequenced, Tuned};
 use crate::calibrate::{Calibrator, at, blocks};
 use crate::decompose::Context;
 use crate::metric::{Anchored, factors_from_basis};
 use crate::report::BlockReport;
 use crate::statistics::CrossMoments;
-use crate::store::Store;
+use crate::store::{BlockKey, Store};
 use crate::substitute::{relative, to_f32};
 use crate::{Error, Plan};
 
@@ -21,15 +22,19 @@ const TOGETHER: usize = 4;
 
 pub(super) struct Pass<'p> {
     context: &'p Context<'p>,
-    store: &'p Store,
+    pub(super) store: &'p Store,
     /// Of each block, the layers that get factors.
-    blocks: Vec<Vec<Planned<'p>>>,
+    pub(super) blocks: Vec<Vec<Planned<'p>>>,
+    /// Of each block, what it is kept by.
+    pub(super) keys: Vec<BlockKey>,
     samples: usize,
-    original: Side,
-    compressed: Side,
+    /// Where hidden states are.
+    pub(super) space: StateSpace,
+    pub(super) original: Side,
+    pub(super) compressed: Side,
     refine: Option<RefineSettings>,
     fail: Box<dyn Fn(RunError) -> Error + 'p>,
-    done: Sequenced,
+    pub(super) done: Sequenced,
 }
 
 /// The layers that get factors, block by block.
@@ -81,7 +86,10 @@ impl<'p> Pass<'p> {
         let original = Side::begin(first, &samples, &space).map_err(&fail)?;
         let layers = by_block(plan, &mut compressed).map_err(&fail)?;
         let done = Sequenced { layers: vec![None; plan.layers.len()], ..Sequenced::default() };
-        Ok(Self { context, store, blocks: layers, samples: samples.count(), original, compressed, refine, fail, done })
+        let base = base(context, refine.as_ref(), &original.states)?;
+        let keys = keys(base, &layers);
+        let samples = samples.count();
+        Ok(Self { context, store, blocks: layers, keys, samples, space, original, compressed, refine, fail, done })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -93,7 +101,7 @@ impl<'p> Pass<'p> {
     }
 
     /// Fits the layers of a block, tunes it where that is asked for, and moves both models behind it.
-    pub(super) fn block(&mut self, block: usize) -> Result<(), Error> {
+    pub(super) fn block(&mut self, block: usize) -> Result<Tuned, Error> {
         let layers = self.blocks.get(block).cloned().unwrap_or_default();
         if !layers.is_empty() {
             let readers: Vec<&Layer> = layers.iter().map(|planned| planned.layer).collect();
@@ -104,10 +112,12 @@ impl<'p> Pass<'p> {
             }
         }
         self.original.forward(block).map_err(&self.fail)?;
-        if let (Some(settings), false) = (self.refine, layers.is_empty()) {
-            self.tune(block, &layers, &settings)?;
-        }
-        self.compressed.forward(block).map_err(&self.fail)
+        let tuned = match self.refine {
+            Some(settings) if !layers.is_empty() => self.tune(block, &layers, &settings)?,
+            _ => Tuned::default(),
+        };
+        self.compressed.forward(block).map_err(&self.fail)?;
+        Ok(tuned)
     }
 
     /// Fits layers that share an input.
@@ -149,7 +159,7 @@ impl<'p> Pass<'p> {
         self.store.put_factors(planned.index, factors)
     }
 
-    fn tune(&mut self, block: usize, layers: &[Planned<'p>], settings: &RefineSettings) -> Result<(), Error> {
+    fn tune(&mut self, block: usize, layers: &[Planned<'p>], settings: &RefineSettings) -> Result<Tuned, Error> {
         let started = Instant::now();
         let Side { runner, states } = &mut self.compressed;
         let refined = blocks(&mut **runner)
@@ -164,8 +174,7 @@ impl<'p> Pass<'p> {
                 fitted.refined = true;
             }
         }
-        self.done.blocks.push(BlockReport::new(block, &refined, started.elapsed().as_secs_f64()));
-        self.done.amended.extend(refined.amended);
-        Ok(())
+        let report = BlockReport::new(block, &refined, started.elapsed().as_secs_f64());
+        Ok(Tuned { amended: refined.amended, report: Some(report) })
     }
 }

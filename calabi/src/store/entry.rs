@@ -5,15 +5,16 @@
 //! the vectors in `f32` one after the other, and the hash of all of it.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use calabi_api::{Basis, Rank, Side, Spectrum};
 use ndarray::Array2;
 
+use super::whole::{self, damaged};
+
 const LETTERS: &[u8; 8] = b"calabi-1";
-const HASH: usize = 32;
 
 /// What is known of a layer once it is decomposed.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,25 +43,13 @@ pub(crate) struct Entry {
 impl Entry {
     /// Writes an entry to `path`, whole or not at all; to the disk itself, where it is to survive the machine.
     pub(super) fn create(path: &Path, decomposed: &Decomposed, basis: &Basis, lasting: bool) -> std::io::Result<Self> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(super::BEGUN).tempfile_in(folder)?;
-        let mut to = Hashing { hash: blake3::Hasher::new(), to: BufWriter::new(file) };
-        write(&mut to, decomposed, basis)?;
-        let Hashing { hash, mut to } = to;
-        to.write_all(hash.finalize().as_bytes())?;
-        let file = to.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        if lasting {
-            file.as_file().sync_data()?;
-        }
-        let file = file.persist(path).map_err(|error| error.error)?;
+        let file = whole::create(path, lasting, |to| write(to, decomposed, basis))?;
         read(path, &file).ok_or_else(damaged)
     }
 
     /// Opens an entry, and reads it all once: one that is damaged is an error.
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
-        let mut file = File::open(path)?;
-        check(&mut file)?;
-        read(path, &file).ok_or_else(damaged)
+        read(path, &whole::open(path)?).ok_or_else(damaged)
     }
 
     /// The leading `r` vectors.
@@ -83,58 +72,31 @@ impl Entry {
     }
 }
 
-fn damaged() -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::InvalidData, "an entry of the work store is damaged")
-}
-
-/// Writes, and hashes what is written.
-struct Hashing<W> {
-    hash: blake3::Hasher,
-    to: W,
-}
-
-impl<W: Write> Hashing<W> {
-    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.hash.update(bytes);
-        self.to.write_all(bytes)
-    }
-}
-
-fn write<W: Write>(to: &mut Hashing<W>, decomposed: &Decomposed, basis: &Basis) -> std::io::Result<()> {
+fn write(to: &mut dyn Write, decomposed: &Decomposed, basis: &Basis) -> std::io::Result<()> {
     let Decomposed { spectrum, limit, remark, seconds } = decomposed;
     let (length, vectors) = basis.vectors.dim();
     let remark = remark.as_deref().unwrap_or_default();
-    to.put(LETTERS)?;
+    to.write_all(LETTERS)?;
     let side = usize::from(basis.side == Side::Right);
     let complete = usize::from(spectrum.is_complete());
     for number in
         [side, complete, limit.get(), vectors, length, spectrum.known(), spectrum.losses().len(), remark.len()]
     {
-        to.put(&(number as u64).to_le_bytes())?;
+        to.write_all(&(number as u64).to_le_bytes())?;
     }
     for number in [seconds, &spectrum.energy()].into_iter().chain(spectrum.values()).chain(spectrum.losses()) {
-        to.put(&number.to_le_bytes())?;
+        to.write_all(&number.to_le_bytes())?;
     }
-    to.put(remark.as_bytes())?;
+    to.write_all(remark.as_bytes())?;
     for vector in basis.vectors.columns() {
-        to.put(&vector.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
+        to.write_all(&vector.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
     }
     Ok(())
 }
 
-/// Whether the file ends with the hash of what stands before.
-fn check(file: &mut File) -> std::io::Result<()> {
-    let length = file.metadata()?.len().checked_sub(HASH as u64).ok_or_else(damaged)?;
-    let mut hash = blake3::Hasher::new();
-    std::io::copy(&mut (&*file).take(length), &mut hash)?;
-    let mut found = [0; HASH];
-    file.read_exact_at(&mut found, length)?;
-    if hash.finalize() == found { Ok(()) } else { Err(damaged()) }
-}
-
 /// Reads what stands before the vectors.
 fn read(path: &Path, file: &File) -> Option<Entry> {
-    let mut from = Fields { file, at: 0, end: file.metadata().ok()?.len().checked_sub(HASH as u64)? };
+    let mut from = Fields { file, at: 0, end: whole::length(file).ok()? };
     if from.take(8)? != LETTERS {
         return None;
     }

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 
 use calabi_api::ConfigError;
 
+use super::blocks::BLOCK;
 use super::measured::{SENSITIVITIES, STATISTICS};
 use super::shards::SHARD;
+use super::states::STATES;
 use super::{BEGUN, ENTRY};
 use crate::Error;
 
 /// What [`clean`] removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cleaned {
-    /// Decomposed layers, statistics and sensitivities.
+    /// Decomposed layers, statistics, sensitivities and finished blocks.
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
@@ -67,7 +69,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn is_entry(path: &Path) -> bool {
-    [ENTRY, STATISTICS, SENSITIVITIES, SHARD]
+    [ENTRY, STATISTICS, SENSITIVITIES, SHARD, BLOCK, STATES]
         .iter()
         .any(|kind| path.extension().is_some_and(|extension| extension == *kind))
 }

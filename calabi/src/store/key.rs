@@ -50,6 +50,22 @@ impl fmt::Display for Key {
     }
 }
 
+/// A hash of all that the factors of a block depend on, the blocks before it included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockKey(blake3::Hash);
+
+impl BlockKey {
+    pub(crate) fn of(hash: &Hashed) -> Self {
+        Self(hash.finish())
+    }
+}
+
+impl fmt::Display for BlockKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// A hash that grows.
 pub(crate) struct Hashed(blake3::Hasher);
 
@@ -63,7 +79,7 @@ impl Hashed {
     }
 
     /// The content of a file.
-    pub(super) fn file(&mut self, path: &std::path::Path) -> std::io::Result<()> {
+    pub(crate) fn file(&mut self, path: &std::path::Path) -> std::io::Result<()> {
         let mut own = blake3::Hasher::new();
         own.update_reader(std::fs::File::open(path)?)?;
         self.0.update(own.finalize().as_bytes());
