@@ -1,163 +1,188 @@
 #!/usr/bin/env python3
-"""Times the factorization of a weight: ours beside numpy and, where it is installed, torch. Interleaved, one thread.
+"""Times the factorization of a weight: ours beside numpy and, where they are installed, scipy and torch. Interleaved.
 
     benches/peers/decompose.py [--json] [--shapes 768x768,1536x576] [--ranks 0.25] [--rounds 5] [--kind faer]
+                               [--threads 1,2] [--weights FOLDER[:GLOB]]
 
 A round of each: the leading r singular vectors of the smaller side and the projection of the weight on them, from f32 in
-memory to two f32 factors. CPU seconds, medians over the rounds. Columns:
+memory to two f32 factors. CPU and wall seconds a layer, medians over the rounds. Ours takes one thread a layer: with two
+threads two layers run side by side in two processes, and a peer gives both threads to one layer. Columns:
 
-  ours        calabi-svd (--kind: faer, full, randomized, lapack), built by cargo before
-  svd         torch.linalg.svd, else numpy.linalg.svd: all singular vectors
-  gram_eigh   the Gram matrix of the smaller side in f32 and its eigh, in torch, else numpy; vectors below 1e-3 are noise
-  lowrank     torch.svd_lowrank with its defaults: a few per cent off the optimum
-  floor       two products of the weight with r vectors: no method does with less
+  ours            calabi-svd (--kind: faer, full, randomized, lapack), built by cargo before
+  svd             torch.linalg.svd, else numpy.linalg.svd: all singular vectors
+  svd_transposed  the same of the transpose, where the weight is not square
+  numpy_svd       numpy.linalg.svd beside torch's
+  scipy_svd       scipy.linalg.svd (gesdd)
+  gram_eigh       the Gram matrix of the smaller side in f32 and its eigh, in torch, else numpy; vectors below 1e-3 are noise
+  lowrank         torch.svd_lowrank with its defaults: a few per cent off the optimum
+  floor           two products of the weight with r vectors: no method does with less
+  method_floor    the operations of the exact method at the rate of a large f32 product, measured in the same run
 """
 
-import os
-
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
-
 import argparse
+import contextlib
 import json
+import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
+LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+for library in LIBRARIES:
+    os.environ[library] = os.environ.get("DECOMPOSE_THREADS", "1")
+
 import numpy as np
 
-try:
-    import torch
-
-    torch.set_num_threads(1)
-except ImportError:
-    torch = None
-
+import factorizations
+import weights
 from built import build
 
 
 def main():
     args = arguments()
     features = ["--features", "lapack"] if args.kind == "lapack" else []
-    program = args.program or build("time_factorization", "calabi-svd", *features)
-    rows = []
-    for shape in args.shapes.split(","):
-        m, n = map(int, shape.split("x"))
-        for share in map(float, args.ranks.split(",")):
-            rows.append(row(program, args.kind, weight(m, n), max(1, round(share * min(m, n))), args.rounds))
+    args.program = args.program or build("time_factorization", "calabi-svd", *features)
+    counts = args.threads.split(",")
+    if counts == [os.environ["OMP_NUM_THREADS"]]:
+        rows = measured(args, int(counts[0]))
+    else:
+        rows = [row for count in counts for row in in_process(args, count)]
     print(json.dumps(rows, indent=1) if args.json else table(rows))
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print rows as JSON")
-    parser.add_argument("--shapes", default="768x768,1536x576,768x3072")
+    parser.add_argument("--shapes", default="768x768,2048x2048,2048x5632,1536x576,30522x384", help="`none`: only --weights")
+    parser.add_argument("--weights", action="append", default=[], metavar="FOLDER[:GLOB]", help="a layer of each shape too")
     parser.add_argument("--ranks", default="0.25", help="shares of min(m, n)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", default="1", help="1 or 2 or 1,2")
     parser.add_argument("--kind", default="faer", help="faer, full, randomized or lapack")
     parser.add_argument("--program", help="the example time_factorization, built before; else cargo builds it")
     return parser.parse_args()
 
 
-def weight(m, n):
-    """Independent entries whose columns fade: the spectrum falls slowly, as those of trained weights do."""
-    a = np.random.default_rng(1).standard_normal((m, n)) * (1.0 + np.arange(n)) ** -0.5
-    return np.ascontiguousarray(a, dtype=np.float32)
+def in_process(args, count):
+    """The rows of one number of threads, from a process of its own: BLAS libraries read it when they are loaded."""
+    command = [sys.executable, __file__, "--json", "--threads", count, "--program", args.program, "--kind", args.kind]
+    command += ["--shapes", args.shapes, "--ranks", args.ranks, "--rounds", str(args.rounds)]
+    for chosen in args.weights:
+        command += ["--weights", chosen]
+    environment = os.environ | {"DECOMPOSE_THREADS": count}
+    return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def row(program, kind, a, r, rounds):
+def measured(args, threads):
+    factorizations.use_threads(threads)
+    rate, rows = product_rate(), []
+    for name, a in matrices(args):
+        for share in map(float, args.ranks.split(",")):
+            rank = max(1, round(share * min(a.shape)))
+            rows.append({"name": name, "threads": threads} | row(args, threads, a, rank, rate))
+    return rows
+
+
+def matrices(args):
+    for shape in args.shapes.split(",") if args.shapes != "none" else []:
+        yield shape, weights.made(*map(int, shape.split("x")))
+    for chosen in args.weights:
+        yield from weights.of_checkpoint(chosen).items()
+
+
+def product_rate(size=2048):
+    """Operations a CPU second of the best of three large products."""
+    a = np.ones((size, size), dtype=np.float32)
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        factorizations.multiplied(a, a)
+        seconds.append(time.process_time() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def method_operations(m, n, r):
+    """Gram matrix, tridiagonalization, back-transform of r vectors, projection."""
+    small, large = sorted((m, n))
+    return small**2 * large + 4 / 3 * small**3 + 2 * small**2 * r + 2 * m * n * r
+
+
+def row(args, threads, a, r, rate):
     m, n = a.shape
     times, errors = {}, {}
-    with tempfile.NamedTemporaryFile() as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(tempfile.NamedTemporaryFile())
         a.tofile(file)
         file.flush()
-        command = [program, kind, str(m), str(n), str(r), file.name]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ours:
-            for _ in range(rounds + 1):
-                note(times, errors, "ours", *ours_once(ours))
-                for name, peer in peers(r).items():
-                    note(times, errors, name, *timed(peer, a))
-            ours.stdin.close()
-    seconds = {name: round(statistics.median(found[1:]), 4) for name, found in times.items()}
-    return {"shape": [m, n], "rank": r, **seconds, "errors": errors}
+        command = [args.program, args.kind, str(m), str(n), str(r), file.name]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        ours = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(threads)]
+        for _ in range(args.rounds + 1):
+            found = {"ours": ours_once(ours)}
+            found |= {name: timed(peer, a, r) for name, peer in factorizations.peers(a.shape).items()}
+            for name, (cpu, wall, error) in found.items():
+                times.setdefault(name, []).append((cpu, wall))
+                errors[name] = error
+        for process in ours:
+            process.stdin.close()
+    cpu, wall = ({name: median(found, clock) for name, found in times.items()} for clock in (0, 1))
+    least = method_operations(m, n, r) / rate
+    return {
+        "shape": [m, n],
+        "rank": r,
+        **cpu,
+        "method_floor": round(least, 5),
+        "shares": {"floor": share(cpu["floor"], cpu["ours"]), "method_floor": share(least, cpu["ours"])},
+        "ratios": {name: share(value, cpu["ours"]) for name, value in cpu.items()},
+        "wall": wall,
+        "wall_ratios": {name: share(value, wall["ours"]) for name, value in wall.items()},
+        "errors": errors,
+    }
 
 
-def note(times, errors, name, seconds, error):
-    times.setdefault(name, []).append(seconds)
-    errors[name] = error
+def median(found, clock):
+    """Over the rounds but the first, which warms up."""
+    return round(statistics.median(times[clock] for times in found[1:]), 5)
 
 
-def ours_once(ours):
-    ours.stdin.write("\n")
-    ours.stdin.flush()
-    answer = json.loads(ours.stdout.readline())
-    return answer["cpu"], answer["error"]
+def share(a, b):
+    return round(a / max(b, 1e-6), 3)
 
 
-def peers(r):
-    found = {"svd": numpy_svd, "gram_eigh": numpy_gram_eigh, "floor": floor}
-    if torch:
-        found |= {"svd": torch_svd, "gram_eigh": torch_gram_eigh, "lowrank": torch_lowrank}
-    return {name: lambda a, peer=peer: peer(a, r) for name, peer in found.items()}
+def ours_once(processes):
+    """A layer in each process, side by side; seconds a layer."""
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [json.loads(process.stdout.readline()) for process in processes]
+    cpu = statistics.mean(answer["cpu"] for answer in answers)
+    wall = max(answer["wall"] for answer in answers) / len(processes)
+    return cpu, wall, answers[0]["error"]
 
 
-def timed(peer, a):
-    start = time.process_time()
-    factors = peer(a)
-    seconds = time.process_time() - start
+def timed(peer, a, r):
+    cpu, wall = time.process_time(), time.perf_counter()
+    factors = peer(a, r)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if factors is None:
-        return seconds, None
+        return cpu, wall, None
     left, right = map(np.asarray, factors)
-    return seconds, round(float(np.linalg.norm(a - left @ right) / np.linalg.norm(a)), 6)
-
-
-def numpy_svd(a, r):
-    u, s, vt = np.linalg.svd(a, full_matrices=False)
-    return u[:, :r], s[:r, None] * vt[:r]
-
-
-def numpy_gram_eigh(a, r):
-    if a.shape[0] <= a.shape[1]:
-        u = np.ascontiguousarray(np.linalg.eigh(a @ a.T)[1][:, : -r - 1 : -1])
-        return u, u.T @ a
-    v = np.ascontiguousarray(np.linalg.eigh(a.T @ a)[1][:, : -r - 1 : -1])
-    return a @ v, v.T
-
-
-def floor(a, r):
-    sketch = a @ np.ones((a.shape[1], r), dtype=np.float32)
-    sketch.T @ a
-
-
-def torch_svd(a, r):
-    u, s, vt = torch.linalg.svd(torch.from_numpy(a), full_matrices=False)
-    return u[:, :r], s[:r, None] * vt[:r]
-
-
-def torch_gram_eigh(a, r):
-    a = torch.from_numpy(a)
-    if a.shape[0] <= a.shape[1]:
-        u = torch.linalg.eigh(a @ a.T)[1][:, -r:]
-        return u, u.T @ a
-    v = torch.linalg.eigh(a.T @ a)[1][:, -r:]
-    return a @ v, v.T
-
-
-def torch_lowrank(a, r):
-    u, s, v = torch.svd_lowrank(torch.from_numpy(a), q=r)
-    return u, s[:, None] * v.T
+    return cpu, wall, round(float(np.linalg.norm(a - left @ right) / np.linalg.norm(a)), 6)
 
 
 def table(rows):
-    names = [name for name in rows[0] if name not in ("shape", "rank", "errors")]
-    lines = ["CPU seconds on one thread (median); in brackets: how many times ours; error of the factors"]
+    lines = ["CPU and wall seconds a layer (medians); in brackets: how many times ours; error of the factors"]
     for row in rows:
-        lines.append(f"{row['shape'][0]}x{row['shape'][1]}, rank {row['rank']}")
-        for name in names:
+        lines.append(f"{row['name']} {row['shape'][0]}x{row['shape'][1]}, rank {row['rank']}, threads: {row['threads']}")
+        for name, wall in row["wall"].items():
             error = row["errors"][name]
             shown = "" if error is None else f"  error {error:.6f}"
-            lines.append(f"  {name:<10} {row[name]:>8.4f} s  ({row[name] / max(row['ours'], 1e-6):.2f}){shown}")
+            cpu, ratio, wall_ratio = row[name], row["ratios"][name], row["wall_ratios"][name]
+            lines.append(f"  {name:<14} {cpu:>8.4f} s ({ratio:.2f})  wall {wall:>8.4f} s ({wall_ratio:.2f}){shown}")
+        least, part = row["method_floor"], row["shares"]["method_floor"]
+        lines.append(f"  {'method_floor':<14} {least:>8.4f} s, {100 * part:.0f} % of ours")
     return "\n".join(lines)
 
 
