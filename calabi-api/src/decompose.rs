@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use ndarray::{Array2, ArrayView2};
 use thiserror::Error;
 
-use crate::{Rank, Spectrum};
+use crate::{Rank, Shape, Spectrum};
 
 /// Computes singular values and vectors.
 ///
@@ -84,6 +84,12 @@ pub trait Decomposer: Debug + Send + Sync {
     /// rounded to `f32`, where that tells as much.
     fn is_for_losses(&self) -> bool {
         false
+    }
+
+    /// How many seconds a weight of this shape takes on one thread of this machine, with the basis of the leading `rank`; none
+    /// where that cannot be said beforehand. It may measure the machine, once.
+    fn seconds(&self, _shape: Shape, _rank: Rank) -> Option<f64> {
+        None
     }
 
     /// The eigendecomposition `S = U Λ Uᵀ` of a symmetric positive semidefinite `n × n` matrix.
