@@ -102,12 +102,11 @@ fn one_layer(
     let (factors, measured_error) = if let (Some(fitted), Some(factors)) = (fitted, ready.store.take_factors(index)?) {
         (factors, Some(fitted.measured_error))
     } else {
-        let metric = match metric.get() {
-            Some(metric) => metric,
-            None => {
-                let read = context.metrics.of(layer, context.source)?;
-                metric.get_or_init(|| read)
-            }
+        let metric = if let Some(metric) = metric.get() {
+            metric
+        } else {
+            let read = context.metrics.of(layer, context.source)?;
+            metric.get_or_init(|| read)
         };
         let made = Made::at(context, ready.store, (index, layer), rank, metric.as_ref())?;
         let decomposed = ready.decomposed.get(index).and_then(Option::as_ref);

@@ -30,9 +30,9 @@ fn metrics(case: &Case) -> impl Iterator<Item = (Bias, f64, Metric)> {
 }
 
 /// By the quick route, where it is taken.
-fn quick(case: &Case, metric: &Metric, decomposer: &Faer, limit: usize) -> Option<Factorization<'static>> {
+fn quick(case: &Case, metric: &Metric, decomposer: Faer, limit: usize) -> Option<Factorization<'static>> {
     let room = Box::leak(Box::default());
-    whitened::factorize(case.weight.view(), metric, decomposer, rank(limit), room).unwrap()
+    whitened::factorize(case.weight.view(), metric, &decomposer, rank(limit), room).unwrap()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn losses_and_directions_are_those_of_f64() {
         let case = large(m, n, 700, 3.0, seed);
         for (bias, share, metric) in metrics(&case) {
             let context = format!("{m}x{n}, {bias:?}, {share}");
-            let found = quick(&case, &metric, &Faer::default(), LIMIT).unwrap_or_else(|| panic!("{context}: refused"));
+            let found = quick(&case, &metric, Faer::default(), LIMIT).unwrap_or_else(|| panic!("{context}: refused"));
             let shape = calabi_api::Shape::new(m, n).unwrap();
             let route = route(shape, metric.find().form());
             let full = rank(m.min(n));
@@ -68,7 +68,7 @@ fn what_is_measured_is_what_the_data_lose() {
     for (m, n, seed) in [(200, 260, 4), (260, 200, 5)] {
         let case = large(m, n, 700, 3.0, seed);
         for (bias, share, metric) in metrics(&case) {
-            let found = quick(&case, &metric, &Faer::default(), LIMIT).unwrap();
+            let found = quick(&case, &metric, Faer::default(), LIMIT).unwrap();
             let factors = factors_from_basis(case.weight.view(), found.basis(rank(LIMIT)).unwrap());
             let added = compensation(case.weight.view(), &factors, &metric);
             let told = whitened::measured_loss(case.weight.view(), &factors, &metric, added.as_ref());
@@ -86,18 +86,18 @@ fn where_single_precision_cannot_tell_it_is_not_asked() {
         |case: &Case| Metric::gram(case.statistics(), Bias::None, Shrinkage::Fixed(Share::new(0.0).unwrap()));
     let usual = large(200, 260, 700, 3.0, 6);
     let metric = unshrunk(&usual);
-    assert!(quick(&usual, &metric, &Faer::default(), LIMIT).is_some());
-    assert!(quick(&usual, &metric, &Faer::default(), 200).is_none(), "full rank loses nothing");
+    assert!(quick(&usual, &metric, Faer::default(), LIMIT).is_some());
+    assert!(quick(&usual, &metric, Faer::default(), 200).is_none(), "full rank loses nothing");
     let exact = Faer { accuracy: Accuracy::Full };
-    assert!(quick(&usual, &metric, &exact, LIMIT).is_none(), "all digits are asked for");
+    assert!(quick(&usual, &metric, exact, LIMIT).is_none(), "all digits are asked for");
     let few = large(200, 260, 90, 3.0, 7);
-    assert!(quick(&few, &unshrunk(&few), &Faer::default(), LIMIT).is_none(), "a singular metric has no root");
+    assert!(quick(&few, &unshrunk(&few), Faer::default(), LIMIT).is_none(), "a singular metric has no root");
     let steep = large(200, 260, 700, 40.0, 8);
-    assert!(quick(&steep, &unshrunk(&steep), &Faer::default(), LIMIT).is_none(), "losses are below rounding");
+    assert!(quick(&steep, &unshrunk(&steep), Faer::default(), LIMIT).is_none(), "losses are below rounding");
     // Losses of the data, a small part of those in a metric that is all but the identity.
     let steeper = large(200, 260, 700, 400.0, 8);
     let shrunk = Metric::gram(steeper.statistics(), Bias::None, Shrinkage::Fixed(Share::new(0.5).unwrap()));
-    assert!(quick(&steeper, &shrunk, &Faer::default(), LIMIT).is_none(), "losses are differences");
+    assert!(quick(&steeper, &shrunk, Faer::default(), LIMIT).is_none(), "losses are differences");
     let mut spoilt = usual.weight.clone();
     spoilt[(1, 2)] = f32::NAN;
     assert!(up_to(LIMIT, spoilt.view(), &metric, &Faer::default()).is_err());
@@ -111,7 +111,7 @@ fn scales_change_nothing() {
         let scaled = Case { weight: &case.weight * scale, ..case.clone() };
         for (bias, share, metric) in metrics(&scaled) {
             let (one, other) =
-                (quick(&case, &metric, &Faer::default(), LIMIT), quick(&scaled, &metric, &Faer::default(), LIMIT));
+                (quick(&case, &metric, Faer::default(), LIMIT), quick(&scaled, &metric, Faer::default(), LIMIT));
             let Some((one, other)) = one.zip(other) else { panic!("{bias:?}, {share}, {scale}: refused") };
             let ratio = other.spectrum().loss(LIMIT) / one.spectrum().loss(LIMIT) / f64::from(scale).powi(2);
             assert!((ratio - 1.0).abs() < 1e-4, "{bias:?}, {share}, {scale}: {ratio}");
