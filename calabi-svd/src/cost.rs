@@ -10,7 +10,8 @@ use calabi_api::{Rank, Shape};
 
 use operations::{Decomposition, Factors};
 
-/// What operations take on one thread of a machine, in seconds: measured, once for a program, in about a second.
+/// What operations take on one thread of a machine, in seconds: measured, once for a program, in a third of a second, and a
+/// second where layers are large.
 ///
 /// ```
 /// use calabi_api::{Rank, Shape};
@@ -24,7 +25,7 @@ use operations::{Decomposition, Factors};
 /// assert!(machine.factors(narrow, Rank::ONE) < machine.factors(wide, Rank::ONE));
 /// # Ok::<(), &str>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Machine {
     /// An operation of a triangular product.
     gram: f64,
@@ -42,9 +43,13 @@ pub struct Machine {
     entry: f64,
 }
 
-/// A figure that depends on a size, where it was measured.
-#[derive(Debug, Clone, PartialEq)]
-struct Curve(Vec<(usize, f64)>);
+/// A figure that depends on a size, measured at some sizes where it is asked for near them.
+#[derive(Debug, Clone)]
+struct Curve {
+    sizes: &'static [usize],
+    figures: Vec<OnceLock<f64>>,
+    measure: fn(usize) -> f64,
+}
 
 impl Machine {
     /// This machine, measured at the first call.
@@ -79,18 +84,28 @@ impl Machine {
 }
 
 impl Curve {
+    fn new(sizes: &'static [usize], measure: fn(usize) -> f64) -> Self {
+        Self { sizes, figures: sizes.iter().map(|_| OnceLock::new()).collect(), measure }
+    }
+
     /// The figure at a size: on a line between neighbours over the logarithm of the size, level beyond the ends.
     fn at(&self, size: usize) -> f64 {
-        let above = self.0.partition_point(|&(known, _)| known < size);
-        let before = above.checked_sub(1).and_then(|index| self.0.get(index));
-        match (before, self.0.get(above)) {
-            (Some(&(low, from)), Some(&(high, to))) => {
+        let above = self.sizes.partition_point(|&known| known < size);
+        let before = above.checked_sub(1).and_then(|index| self.known(index));
+        match (before, self.known(above)) {
+            (Some((low, from)), Some((high, to))) => {
                 let log = |size: usize| (size as f64).ln();
                 from + (to - from) * (log(size) - log(low)) / (log(high) - log(low))
             }
-            (Some(&(_, only)), None) | (None, Some(&(_, only))) => only,
+            (Some((_, only)), None) | (None, Some((_, only))) => only,
             (None, None) => 0.0,
         }
+    }
+
+    /// A size by its index, and the figure there.
+    fn known(&self, index: usize) -> Option<(usize, f64)> {
+        let (&size, figure) = self.sizes.get(index).zip(self.figures.get(index))?;
+        Some((size, *figure.get_or_init(|| (self.measure)(size))))
     }
 }
 
@@ -102,14 +117,18 @@ mod tests {
         Shape::new(rows, cols).unwrap()
     }
 
+    fn level(figure: fn(usize) -> f64) -> Curve {
+        Curve::new(&[1], figure)
+    }
+
     #[test]
     fn seconds_are_operations_times_what_they_take() {
         let none = Machine {
             gram: 0.0,
-            panel: Curve(vec![(1, 0.0)]),
+            panel: level(|_| 0.0),
             values: 0.0,
             vectors: 0.0,
-            back: Curve(vec![(1, 0.0)]),
+            back: level(|_| 0.0),
             product: 0.0,
             entry: 0.0,
         };
@@ -120,28 +139,35 @@ mod tests {
             assert!((seconds / expected - 1.0).abs() < 0.06, "{seconds} for {expected} of {machine:?}");
         };
         near(Machine { gram: 1.0, ..none.clone() }, n * n * l);
-        near(Machine { panel: Curve(vec![(1, 1.0)]), ..none.clone() }, 4.0 / 3.0 * n * n * n);
+        near(Machine { panel: level(|_| 1.0), ..none.clone() }, 4.0 / 3.0 * n * n * n);
         near(Machine { values: 1.0, ..none.clone() }, n * n);
         near(Machine { vectors: 1.0, ..none.clone() }, n * r);
-        near(Machine { back: Curve(vec![(1, 1.0)]), ..none.clone() }, 2.0 * n * n * r);
+        near(Machine { back: level(|_| 1.0), ..none.clone() }, 2.0 * n * n * r);
         let products = Machine { product: 1.0, ..none }.factors(shape, rank);
         assert!((products / (4.0 * n * l * r) - 1.0).abs() < 1e-12);
     }
 
     #[test]
     fn figures_between_sizes_lie_between_theirs() {
-        let curve = Curve(vec![(100, 1.0), (1000, 3.0)]);
+        let curve = Curve::new(&[100, 1000], |size| if size == 100 { 1.0 } else { 3.0 });
         for (size, figure) in [(10, 1.0), (100, 1.0), (316, 2.0), (1000, 3.0), (5000, 3.0)] {
             assert!((curve.at(size) - figure).abs() < 1e-2, "{size}");
         }
     }
 
     #[test]
-    fn a_machine_is_measured_in_full() {
+    fn only_what_is_near_is_measured() {
+        let curve = Curve::new(&[100, 1000, 10_000], |size| {
+            assert!(size <= 1000, "it is far away");
+            1.0
+        });
+        assert!((curve.at(500) - 1.0).abs() < 1e-12 && (curve.at(50) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn this_machine_has_a_figure_for_every_step() {
         let Machine { gram, panel, values, vectors, back, product, entry } = Machine::here();
-        let curves = panel.0.iter().chain(&back.0).map(|&(_, figure)| figure);
-        let figures: Vec<f64> = [*gram, *values, *vectors, *product, *entry].into_iter().chain(curves).collect();
+        let figures = [*gram, panel.at(300), *values, *vectors, back.at(300), *product, *entry];
         assert!(figures.iter().all(|figure| figure.is_finite() && *figure > 0.0), "{figures:?}");
-        assert!(panel.0.is_sorted_by(|a, b| a.0 < b.0) && back.0.is_sorted_by(|a, b| a.0 < b.0));
     }
 }

@@ -12,7 +12,7 @@ use crate::eigen::PANEL;
 use crate::exact;
 use crate::faer::Accuracy;
 use crate::products;
-use crate::tridiagonal::{Lower, Reduction, Tridiagonal, WIDTH, reduce_panel};
+use crate::tridiagonal::{Lower, Reduction, Tridiagonal, reduce_panel};
 use crate::weight::{Weight, measured};
 
 /// What is left of a matrix where a panel is measured. The largest one's triangle, 52 MB, is beyond most caches.
@@ -31,12 +31,11 @@ const ROUNDS: usize = 3;
 const LONG: usize = 3000;
 
 pub(super) fn measure() -> Machine {
-    let reductions = BACK.map(|size| Reduction::of(symmetric(size)));
-    let back = Curve(reductions.iter().zip(BACK).map(|(reduction, size)| (size, back(reduction, size))).collect());
+    let back = Curve::new(&BACK, back);
     Machine {
         gram: gram(),
-        panel: Curve(panels()),
-        values: reductions.last().map_or(0.0, |reduction| values(&reduction.tridiagonal)),
+        panel: Curve::new(&PANELS, reduced),
+        values: values(),
         vectors: vectors(back.at(PRODUCT)),
         back,
         product: product(),
@@ -78,29 +77,27 @@ fn gram() -> f64 {
     shortest(ROUNDS, || products::add_gram(to.as_mut(), weight.wide())) / (PRODUCT as f64).powi(3)
 }
 
-fn panels() -> Vec<(usize, f64)> {
-    let largest = PANELS.into_iter().max().unwrap_or(WIDTH);
-    let mut matrix = symmetric(largest);
-    let mut at = |size: usize| {
-        let (mut tridiagonal, mut coefficients) = (Tridiagonal { diagonal: Vec::new(), below: Vec::new() }, Vec::new());
-        let rounds = if size < LONG { ROUNDS } else { ROUNDS - 1 };
-        let seconds =
-            shortest(rounds, || reduce_panel(&mut matrix, largest - size, &mut tridiagonal, &mut coefficients));
-        (size, seconds / panel(size))
-    };
-    PANELS.into_iter().map(&mut at).collect()
+/// An operation of a panel where so much of a matrix is left.
+fn reduced(size: usize) -> f64 {
+    let mut matrix = symmetric(size);
+    let (mut tridiagonal, mut coefficients) = (Tridiagonal { diagonal: Vec::new(), below: Vec::new() }, Vec::new());
+    let rounds = if size < LONG { ROUNDS } else { ROUNDS - 1 };
+    shortest(rounds, || reduce_panel(&mut matrix, 0, &mut tridiagonal, &mut coefficients)) / panel(size)
 }
 
-fn back(reduction: &Reduction<f32>, size: usize) -> f64 {
+/// An operation of a transformation back.
+fn back(size: usize) -> f64 {
+    let reduction = Reduction::of(symmetric(size));
     let mut vectors = faer::Mat::<f32>::identity(size, PANEL);
     shortest(ROUNDS, || reduction.transform_back(vectors.as_mut())) / (2.0 * (size as f64).powi(2) * PANEL as f64)
 }
 
-fn values(tridiagonal: &Tridiagonal) -> f64 {
-    let seconds = shortest(ROUNDS - 1, || {
+fn values() -> f64 {
+    let tridiagonal = Reduction::of(symmetric(PRODUCT)).tridiagonal;
+    let seconds = shortest(ROUNDS, || {
         black_box(tridiagonal.values());
     });
-    seconds / (tridiagonal.size() as f64).powi(2)
+    seconds / (PRODUCT as f64).powi(2)
 }
 
 /// What an entry of a basis takes besides its transformation back.
