@@ -100,6 +100,8 @@ def one(args, shape, folder):
         sys.exit("the run failed")
     report = json.loads((folder / "report.json").read_text())
     [layer] = report["layers"]
+    if layer["outcome"] != "factorized":
+        sys.exit(f"{shape} is {layer['outcome']} at rank {args.rank}: {layer['because']}")
     return plan["time"]["seconds"], layer["seconds"], usage.ru_utime + usage.ru_stime
 
 

@@ -5,11 +5,13 @@ use calabi_api::{Rank, Shape};
 use crate::gram::SMALLEST;
 use crate::tridiagonal::WIDTH;
 
-/// How often an entry of a weight is read, by itself, on its way through a decomposition: from its file, checked, hashed,
-/// measured.
-const READ_FOR_SPECTRUM: f64 = 4.0;
-/// And on its way to factors: from its file, checked, compared with them.
-const READ_FOR_FACTORS: f64 = 4.0;
+/// How often an entry of a weight is read, on its way through a decomposition: from its file, into new memory, checked,
+/// hashed, measured. As found on layers of few operations.
+const READ_FOR_SPECTRUM: f64 = 6.0;
+/// And on its way to factors: from its file, into new memory, checked, compared with them.
+const READ_FOR_FACTORS: f64 = 6.0;
+/// An entry of the factors: made, rounded, written.
+const WRITTEN: f64 = 8.0;
 
 /// Of all singular values of a weight, and the basis of the leading `rank`: by the Gram matrix of the smaller side.
 #[derive(Debug, Clone, Copy)]
@@ -74,22 +76,23 @@ pub(super) fn panel(left: usize) -> f64 {
 /// Of the factors of a weight, and their error.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Factors {
-    entries: f64,
-    rank: usize,
+    rows: f64,
+    cols: f64,
+    rank: f64,
 }
 
 impl Factors {
     pub(super) fn of(shape: Shape, rank: Rank) -> Self {
-        Self { entries: shape.rows() as f64 * shape.cols() as f64, rank: rank.get() }
+        Self { rows: shape.rows() as f64, cols: shape.cols() as f64, rank: rank.get() as f64 }
     }
 
     /// The projection of the weight, and the product of the factors.
     pub(super) fn products(self) -> f64 {
-        4.0 * self.entries * self.rank as f64
+        4.0 * self.rows * self.cols * self.rank
     }
 
-    /// Entries that are read.
+    /// Entries that are read and written.
     pub(super) fn entries(self) -> f64 {
-        READ_FOR_FACTORS * self.entries
+        READ_FOR_FACTORS * self.rows * self.cols + WRITTEN * self.rank * (self.rows + self.cols)
     }
 }
