@@ -87,6 +87,12 @@ pub trait Decomposer: Debug + Send + Sync {
         false
     }
 
+    /// How many seconds a weight of this shape takes on one thread of this machine, with the basis of the leading `rank`; none
+    /// where that cannot be said beforehand. It may measure the machine, once.
+    fn seconds(&self, _shape: Shape, _rank: Rank) -> Option<f64> {
+        None
+    }
+
     /// The eigendecomposition `S = U Λ Uᵀ` of a symmetric positive semidefinite `n × n` matrix.
     ///
     /// The spectrum holds the *roots* of the eigenvalues, so that its energy is the trace of `S`.

@@ -84,7 +84,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
     /// What the layers in work may take together: 4GiB. Layers wait until there is room; one too large alone is refused
-    /// before any work. Without it as many are in work as there are threads; `plan` says what they take.
+    /// before any work. Without it they take what is free when the run begins; `plan` says what they take.
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
     /// Keep what is decomposed and measured in this folder: runs after this one take it from there.
@@ -119,7 +119,7 @@ pub(crate) struct MergeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: PathBuf,
     /// What the layers in work may take together: 4GiB. Layers wait until there is room; one too large alone is refused
-    /// before any work. Without it as many are in work as there are threads; `plan` says what they take.
+    /// before any work. Without it they take what is free when the run begins; `plan` says what they take.
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
     /// The work store of the shards.

@@ -13,6 +13,7 @@
 mod args;
 mod calibration;
 mod commands;
+mod estimates;
 mod failure;
 mod print;
 mod progress;

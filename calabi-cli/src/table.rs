@@ -11,6 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use crate::calibration::calibration;
+use crate::estimates::Estimates;
 use crate::units::{bytes, change, count, operations, seconds};
 use crate::verification::verification;
 
@@ -164,18 +165,8 @@ fn searched(search: &SearchReport) -> String {
     format!("\nThe smallest keep with {} = {} is {}\n{rows}\n", search.gate, search.limit, search.keep)
 }
 
-/// What layers in work take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Memory {
-    pub(crate) threads: usize,
-    /// At most, on so many threads.
-    pub(crate) bytes: u64,
-    /// At most, one at a time.
-    pub(crate) one: u64,
-}
-
 /// What a run would do.
-pub(crate) fn plan_text(plan: &Plan, spectra: &[Option<Spectrum>], memory: Memory) -> String {
+pub(crate) fn plan_text(plan: &Plan, spectra: &[Option<Spectrum>], estimates: &Estimates) -> String {
     let mut rows = Rows::new(&["layer", "shape", "rank", "even at", "dense", "factorized", "predicted", "rule"])
         .right(&[2, 3, 4, 5, 6]);
     for (planned, spectrum) in plan.layers.iter().zip(spectra) {
@@ -207,13 +198,7 @@ pub(crate) fn plan_text(plan: &Plan, spectra: &[Option<Spectrum>], memory: Memor
         count(total.parameters),
         bytes(total.bytes)
     );
-    let Memory { threads, bytes: together, one } = memory;
-    let _ = writeln!(
-        text,
-        "layers in work take at most {} on {threads} threads, {} one at a time (run --memory)",
-        bytes(together),
-        bytes(one)
-    );
+    text += &estimates.text();
     if plan.is_open() {
         text += "open: the rule needs the spectra; --with-spectra decomposes the layers and fills the ranks in\n";
     } else {
@@ -244,7 +229,7 @@ fn predicted(rank: Option<usize>, spectrum: Option<&Spectrum>) -> Option<f64> {
 }
 
 /// The plan as one JSON object.
-pub(crate) fn plan_json(plan: &Plan, spectra: &[Option<Spectrum>], memory: Memory) -> Value {
+pub(crate) fn plan_json(plan: &Plan, spectra: &[Option<Spectrum>], estimates: &Estimates) -> Value {
     let layers: Vec<Value> = plan
         .layers
         .iter()
@@ -266,12 +251,15 @@ pub(crate) fn plan_json(plan: &Plan, spectra: &[Option<Spectrum>], memory: Memor
             })
         })
         .collect();
-    json!({
+    let mut object = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "parameters": { "before": plan.totals.cost.parameters },
         "bytes": { "before": plan.totals.cost.bytes },
-        "memory": { "threads": memory.threads, "bytes": memory.bytes, "one_layer": memory.one },
         "layers": layers,
         "left_alone": plan.left_alone,
-    })
+    });
+    for (key, value) in estimates.json() {
+        object[key] = value;
+    }
+    object
 }

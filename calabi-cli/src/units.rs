@@ -45,7 +45,8 @@ pub(crate) fn seconds(value: f64) -> String {
         v if v < 0.01 => format!("{:.2} ms", 1e3 * v),
         v if v < 1.0 => format!("{:.0} ms", 1e3 * v),
         v if v < 100.0 => format!("{v:.2} s"),
-        v => format!("{v:.0} s"),
+        v if v < 10_000.0 => format!("{v:.0} s"),
+        v => format!("{:.1} h", v / 3600.0),
     }
 }
 
@@ -60,6 +61,7 @@ mod tests {
         assert_eq!([12, 1500].map(operations), ["12", "1.5 k"]);
         assert_eq!(change(10.0, 6.0), "-40.0 %");
         assert_eq!(change(0.0, 6.0), "-");
-        assert_eq!([0.0012, 0.5, 2.5, 300.0].map(seconds), ["1.20 ms", "500 ms", "2.50 s", "300 s"]);
+        let durations = [0.0012, 0.5, 2.5, 300.0, 36_000.0];
+        assert_eq!(durations.map(seconds), ["1.20 ms", "500 ms", "2.50 s", "300 s", "10.0 h"]);
     }
 }

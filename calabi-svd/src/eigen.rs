@@ -6,7 +6,7 @@ use crate::real::Real;
 use crate::tridiagonal::{Lower, Reduction};
 
 /// Eigenvectors are transformed back in panels of so many, whatever the rank asked for: a vector's bits never depend on it.
-const PANEL: usize = 64;
+pub(crate) const PANEL: usize = 64;
 
 /// A symmetric matrix reduced to a tridiagonal one, and its eigenvalues: vectors of any rank can be had. Takes `n²` numbers.
 #[derive(Debug)]

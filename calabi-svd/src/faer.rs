@@ -5,6 +5,7 @@ use calabi_api::{DecomposeError, Decomposer, Decomposition, Plugin, Rank, Shape}
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Machine;
 use crate::exact;
 use crate::partial;
 use crate::symmetric::Symmetric;
@@ -66,6 +67,10 @@ impl Decomposer for Faer {
 
     fn is_for_losses(&self) -> bool {
         self.accuracy == Accuracy::Loss
+    }
+
+    fn seconds(&self, shape: Shape, rank: Rank) -> Option<f64> {
+        (self.accuracy == Accuracy::Loss).then(|| Machine::here().decomposition(shape, rank))
     }
 
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {

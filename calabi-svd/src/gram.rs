@@ -8,7 +8,7 @@ use crate::tridiagonal::Lower;
 use crate::weight::Weight;
 
 /// Below this size `f64` costs next to nothing.
-const SMALLEST: usize = 192;
+pub(crate) const SMALLEST: usize = 192;
 
 /// The share of the largest eigenvalue that the last one kept, and the mean of those behind it, must have for `f32`:
 /// the square of 1/150 and of 1/200 in singular values. Rounding is some 1e-7 of the largest, of either sign: sums of many

@@ -8,7 +8,7 @@ mod tests;
 mod values;
 mod vectors;
 
-pub(crate) use reduce::{Lower, Reduction};
+pub(crate) use reduce::{Lower, Reduction, WIDTH, reduce_panel};
 
 /// A symmetric tridiagonal matrix `T`, `n × n`.
 #[derive(Debug, Clone, PartialEq)]

@@ -115,7 +115,7 @@ struct Work<'a> {
 
 impl Purpose {
     /// Which layers of a plan are decomposed for it.
-    fn wanted(self, plan: &Plan) -> Vec<bool> {
+    pub(crate) fn wanted(self, plan: &Plan) -> Vec<bool> {
         match self {
             Self::Factors | Self::Merge => plan.layers.iter().map(PlannedLayer::may_be_factorized).collect(),
             Self::Spectra { .. } => plan.layers.iter().map(PlannedLayer::is_selected).collect(),
@@ -226,7 +226,7 @@ impl Work<'_> {
 }
 
 /// The largest rank at which factors are smaller than the layer; full rank where that does not count.
-fn largest_that_pays(pipeline: &Pipeline, layer: &Layer) -> Rank {
+pub(crate) fn largest_that_pays(pipeline: &Pipeline, layer: &Layer) -> Rank {
     let full = layer.shape.full_rank();
     let pays = |rank: &Rank| !pipeline.layers.break_even || layer.cost.pays(*rank);
     (1..=full.get()).rev().filter_map(Rank::new).find(pays).unwrap_or(Rank::ONE)
@@ -276,19 +276,20 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The largest rank that the layer's rule can choose.
-fn limit(pipeline: &Pipeline, planned: &PlannedLayer) -> Rank {
+/// The largest rank that the layer's rule can choose, whatever it has chosen: what is found does not depend on whether ranks
+/// are known already. A plan may say more.
+pub(crate) fn limit(pipeline: &Pipeline, planned: &PlannedLayer) -> Rank {
     let shape = planned.layer.shape;
-    let bound = match (planned.rank(), planned.rule, &pipeline.rank.value) {
-        (Some(rank), ..) => return rank,
-        (None, Rule::Override(number), _) => {
+    let bound = match (planned.rule, &pipeline.rank.value) {
+        (Rule::Override(number), _) => {
             pipeline.overrides.get(number).map_or(shape.full_rank(), |chosen| chosen.rank.limit(shape))
         }
-        (None, Rule::Main, RankRule::Selector(selector)) => selector.limit(shape),
-        (None, Rule::Main, RankRule::Allocator(allocator)) => allocator.limit(shape),
+        (Rule::Main, RankRule::Selector(selector)) => selector.limit(shape),
+        (Rule::Main, RankRule::Allocator(allocator)) => allocator.limit(shape),
     };
     // The rank multiple may round the choice up.
-    Rank::clamped(bound.get().next_multiple_of(pipeline.layers.multiple.get()), shape)
+    let bound = Rank::clamped(bound.get().next_multiple_of(pipeline.layers.multiple.get()), shape);
+    planned.rank().map_or(bound, |rank| rank.max(bound))
 }
 
 /// How much of the basis may still be needed.

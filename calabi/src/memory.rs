@@ -39,7 +39,7 @@ impl Plan {
 }
 
 /// Whether layers are decomposed in a metric.
-fn has_metric(pipeline: &Pipeline) -> bool {
+pub(crate) fn has_metric(pipeline: &Pipeline) -> bool {
     pipeline.calibration.as_ref().is_some_and(|settings| settings.objective != Objective::None)
 }
 
@@ -47,22 +47,43 @@ fn selected(plan: &Plan) -> impl Iterator<Item = &PlannedLayer> {
     plan.layers.iter().filter(|planned| planned.is_selected())
 }
 
-/// An error where a layer alone takes more than there is.
-fn check(plan: &Plan, pipeline: &Pipeline, budget: Option<ByteSize>) -> Result<(), ConfigError> {
-    let Some(budget) = budget else { return Ok(()) };
-    let needs = |planned: &PlannedLayer| working_set(pipeline, &planned.layer);
-    let Some(largest) = selected(plan).max_by_key(|planned| needs(planned)) else { return Ok(()) };
-    if needs(largest) <= budget.bytes() {
-        return Ok(());
+/// How many bytes there are for layers in work, and who says so.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    /// The user: nobody looks at what is free.
+    Given(u64),
+    /// The machine, before any work.
+    Free(u64),
+}
+
+impl Bound {
+    fn of(given: Option<ByteSize>, free: Option<u64>) -> Option<Self> {
+        given.map(|given| Self::Given(given.bytes())).or(free.map(Self::Free))
     }
-    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
-    let (name, shape) = (Name::new(&largest.layer.name), largest.layer.shape);
-    let error = ConfigError::new(format!(
-        "layer {name} ({shape}) takes {} MiB while it is decomposed, more than the {} MiB that may be used",
-        mebibytes(needs(largest)),
-        budget.bytes() >> 20,
-    ));
-    Err(error.with_help(format!("give the run --memory {}MiB, or leave the layer out", mebibytes(needs(largest)))))
+
+    fn bytes(self) -> u64 {
+        let (Self::Given(bytes) | Self::Free(bytes)) = self;
+        bytes
+    }
+
+    /// An error where a layer alone takes more than there is.
+    fn check(self, plan: &Plan, pipeline: &Pipeline) -> Result<(), ConfigError> {
+        let needs = |planned: &PlannedLayer| working_set(pipeline, &planned.layer);
+        let Some(largest) = selected(plan).max_by_key(|planned| needs(planned)) else { return Ok(()) };
+        let (needs, there) = (needs(largest).div_ceil(1 << 20), self.bytes() >> 20);
+        if self.bytes() >= working_set(pipeline, &largest.layer) {
+            return Ok(());
+        }
+        let (name, shape) = (Name::new(&largest.layer.name), largest.layer.shape);
+        let takes = format!("layer {name} ({shape}) takes {needs} MiB while it is decomposed");
+        Err(match self {
+            Self::Given(_) => ConfigError::new(format!("{takes}, more than the {there} MiB that may be used"))
+                .with_help(format!("give the run --memory {needs}MiB, or leave the layer out")),
+            Self::Free(_) => ConfigError::new(format!("{takes}, and {there} MiB of memory are free")).with_help(
+                format!("leave the layer out, free some, or say that it will be there: --memory {needs}MiB"),
+            ),
+        })
+    }
 }
 
 /// Memory that layers in work share: the next one waits until what it takes is free.
@@ -80,15 +101,20 @@ pub(crate) struct Admitted<'b> {
 }
 
 impl Budget {
-    /// A budget for the layers of a plan; an error where one of them would wait for ever.
-    pub(crate) fn of(plan: &Plan, pipeline: &Pipeline, bytes: Option<ByteSize>) -> Result<Self, ConfigError> {
-        check(plan, pipeline, bytes)?;
-        Ok(Self::new(bytes))
+    /// A budget for the layers of a plan: what was given, else what is free. An error where one of them would wait for ever.
+    pub(crate) fn of(
+        plan: &Plan,
+        pipeline: &Pipeline,
+        given: Option<ByteSize>,
+        free: Option<u64>,
+    ) -> Result<Self, ConfigError> {
+        let bound = Bound::of(given, free);
+        bound.map_or(Ok(()), |bound| bound.check(plan, pipeline))?;
+        Ok(Self::new(bound.map_or(u64::MAX, Bound::bytes)))
     }
 
-    /// A budget of so many bytes; none has no end.
-    fn new(bytes: Option<ByteSize>) -> Self {
-        Self { free: Mutex::new(bytes.map_or(u64::MAX, ByteSize::bytes)), freed: Condvar::new() }
+    fn new(bytes: u64) -> Self {
+        Self { free: Mutex::new(bytes), freed: Condvar::new() }
     }
 
     fn free(&self) -> MutexGuard<'_, u64> {
@@ -121,7 +147,7 @@ mod tests {
 
     #[test]
     fn never_more_is_taken_than_there_is() {
-        let budget = Budget::new(Some(ByteSize::new(10)));
+        let budget = Budget::new(10);
         let (taken, most) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for thread in 0..8_u64 {
@@ -139,5 +165,22 @@ mod tests {
         });
         assert!((1..=10).contains(&most.load(Ordering::SeqCst)));
         assert_eq!(*budget.free(), 10);
+    }
+    #[test]
+    fn what_is_free_bounds_layers_together_and_refuses_one_that_does_not_fit() {
+        let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");
+        let pipeline = Pipeline::new(input, "unused", crate::rank::Fixed { rank: calabi_api::Rank::ONE });
+        let plan = crate::plan(&pipeline).unwrap();
+        let (one, two) = (plan.working_set(&pipeline, 1), plan.working_set(&pipeline, 2));
+        let free = |given, free| Budget::of(&plan, &pipeline, given, Some(free)).map(|budget| *budget.free());
+        assert_eq!(free(None, two - 1).unwrap(), two - 1, "they wait for each other");
+        assert_eq!(free(None, one).unwrap(), one);
+        let refused = free(None, one - 1).unwrap_err();
+        assert!(refused.message().contains("hidden2 (256x512) takes 4 MiB"), "{refused}");
+        assert!(refused.message().contains("3 MiB of memory are free"), "{refused}");
+        assert!(refused.help().unwrap().contains("--memory 4MiB"), "{refused}");
+        assert_eq!(free(Some(ByteSize::new(one)), 0).unwrap(), one, "the user knows better");
+        assert!(free(Some(ByteSize::new(one - 1)), u64::MAX).unwrap_err().message().contains("that may be used"));
+        assert_eq!(*Budget::of(&plan, &pipeline, None, None).unwrap().free(), u64::MAX, "nobody knows");
     }
 }

@@ -20,7 +20,7 @@ use crate::substitute::{Ready, substitute};
 use crate::survey::survey;
 use crate::uniform::uniform;
 use crate::verify::Verifier;
-use crate::{ByteSize, Decision, Error, Observer, Pipeline, Plan, Report};
+use crate::{ByteSize, Decision, Error, Observer, Pipeline, Plan, Report, room};
 
 /// What a run is told besides its pipeline.
 ///
@@ -46,7 +46,7 @@ pub struct RunOptions {
     /// A folder where what is decomposed and measured is kept, for runs after this one; none keeps it beside the output
     /// while the run lives, and for the next run with that output where this one is killed.
     pub work: Option<PathBuf>,
-    /// What the layers in work may take together; none bounds them by the number of threads alone.
+    /// What the layers in work may take together; none takes what is free when the run begins.
     pub memory: Option<ByteSize>,
     /// Whether all layers must be in the work store: what is missing is an error, and nothing is decomposed.
     pub merge: bool,
@@ -81,8 +81,10 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let started = Instant::now();
     let source = open(pipeline)?;
     let mut plan = planned(pipeline, options, &*source)?;
-    let memory = Budget::of(&plan, pipeline, options.memory)?;
+    let memory = Budget::of(&plan, pipeline, options.memory, room::free_memory())?;
     let places = Places::check(pipeline, &*source, options)?;
+    let purpose = if options.merge { Purpose::Merge } else { Purpose::Factors };
+    room::check((pipeline, &plan), options, purpose, Some(&places))?;
     let mut verifier = Verifier::new(pipeline)?;
     let calibrator = Calibrator::new(pipeline)?;
     let staging = Staging::beside(places)?;
@@ -90,7 +92,6 @@ fn straight_line(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Obser
     let store = Store::of(options.work.as_deref(), &staging.work())?;
     let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
     let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
-    let purpose = if options.merge { Purpose::Merge } else { Purpose::Factors };
     let decomposed = decompose(&context, &mut plan, &store, purpose)?;
     let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
     let spectra = known(&decomposed);
@@ -167,14 +168,16 @@ pub fn spectra(
 ) -> Result<(Plan, Vec<Option<Spectrum>>), Error> {
     let source = open(pipeline)?;
     let mut plan = planned(pipeline, options, &*source)?;
-    let memory = Budget::of(&plan, pipeline, options.memory)?;
+    let memory = Budget::of(&plan, pipeline, options.memory, room::free_memory())?;
+    let purpose = Purpose::Spectra { whole };
+    room::check((pipeline, &plan), options, purpose, None)?;
     let decomposed = on_threads(options.threads, || {
         let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
         let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
         let store = Store::of(options.work.as_deref(), folder.path())?;
         let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
         let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
-        let decomposed = decompose(&context, &mut plan, &store, Purpose::Spectra { whole })?;
+        let decomposed = decompose(&context, &mut plan, &store, purpose)?;
         let sensitivities = sensitivities(&context, &plan, &decomposed, &store, calibrator.as_mut())?;
         let spectra = known(&decomposed);
         let known = Known { spectra: &spectra, sensitivities: &sensitivities, metrics: &metrics, source: &*source };

@@ -9,7 +9,7 @@ use crate::decompose::{Context, Purpose, decompose};
 use crate::memory::Budget;
 use crate::run::{on_threads, open, planned};
 use crate::store::Store;
-use crate::{Error, Observer, Pipeline, Plan, RunOptions, Shard};
+use crate::{Error, Observer, Pipeline, Plan, RunOptions, Shard, room};
 
 /// Names that a message lists; the others are counted.
 const NAMED: usize = 5;
@@ -60,14 +60,16 @@ pub fn run_share(
         };
         let source = open(pipeline)?;
         let mut plan = planned(pipeline, options, &*source)?;
-        let memory = Budget::of(&plan, pipeline, options.memory)?;
+        let memory = Budget::of(&plan, pipeline, options.memory, room::free_memory())?;
+        let purpose = Purpose::Share(shard);
+        room::check((pipeline, &plan), options, purpose, None)?;
         let known_by = plan.clone();
         let folder = tempfile::tempdir().map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
         let store = Store::of(Some(work), folder.path())?;
         let mut calibrator = Calibrator::new(pipeline)?.map(|calibrator| calibrator.working_in(folder.path()));
         let metrics = calibrate((pipeline, &*source), &plan, calibrator.as_mut(), &store, observer)?;
         let context = Context { pipeline, source: &*source, observer, metrics: &metrics, memory: &memory };
-        let decomposed = decompose(&context, &mut plan, &store, Purpose::Share(shard))?;
+        let decomposed = decompose(&context, &mut plan, &store, purpose)?;
         store.finished(&known_by, shard)?;
         let done = plan.layers.iter().zip(&decomposed).filter(|(_, decomposed)| decomposed.is_some());
         let layers = done.map(|(planned, _)| planned.layer.name.clone()).collect();

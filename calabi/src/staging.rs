@@ -86,7 +86,6 @@ impl Places {
     }
 
     /// Where the output goes, its folder resolved.
-    #[cfg(feature = "runtimes")]
     pub(crate) fn output(&self) -> &Path {
         &self.output
     }
@@ -130,9 +129,7 @@ impl Staging {
         let Places { output: target, failed } = places;
         let parent = target.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-        let mut prefix = OsString::from(".");
-        prefix.push(target.file_name().unwrap_or_default());
-        prefix.push(".calabi-");
+        let prefix = prefix(&target);
         let folder = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(parent)
@@ -211,18 +208,45 @@ fn locked(folder: &Path) -> std::io::Result<File> {
     Ok(lock)
 }
 
-/// Removes the folders of runs that died: nobody holds their lock. What they had decomposed goes to `work`. What cannot be
-/// removed is left.
+/// How the names of the folders of runs with this output begin.
+fn prefix(target: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(target.file_name().unwrap_or_default());
+    prefix.push(".calabi-");
+    prefix
+}
+
+/// The folders of runs that died: nobody holds their lock.
+fn leftovers(parent: &Path, prefix: &OsString) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let named = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+    let dead = |folder: &PathBuf| File::open(folder.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+    entries.filter(named).map(|entry| entry.path()).filter(dead)
+}
+
+/// What runs that died have left beside this output: the next one uses it, or clears it.
+pub(crate) fn left_behind(output: &Path) -> u64 {
+    let parent = output.parent().unwrap_or(Path::new("/"));
+    leftovers(parent, &prefix(output)).map(|folder| bytes_in(&folder)).sum()
+}
+
+/// The bytes of the files in a folder and those below it.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(entry_is) if entry_is.is_dir() => bytes_in(&entry.path()),
+        Ok(file) => file.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
+
+/// Removes the folders of runs that died. What they had decomposed goes to `work`. What cannot be removed is left.
 fn clear_leftovers(parent: &Path, prefix: &OsString, work: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        let named = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
-        let dead = named && File::open(entry.path().join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-        if dead {
-            adopt(&entry.path().join("work"), work);
-            clear(&entry.path());
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    for folder in leftovers(parent, prefix) {
+        adopt(&folder.join("work"), work);
+        clear(&folder);
+        let _ = fs::remove_dir_all(folder);
     }
 }
 

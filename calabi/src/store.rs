@@ -24,8 +24,8 @@ use calabi_api::{Basis, Factors, Rank};
 use crate::Error;
 pub(crate) use blocks::FinishedBlock;
 pub(crate) use entry::{Decomposed, Entry};
-pub(crate) use folder::adopt;
 pub use folder::{Cleaned, clean};
+pub(crate) use folder::{adopt, held};
 pub(crate) use key::{BlockKey, Hashed, Key};
 pub(crate) use measured::{read_divergences, write_divergences};
 

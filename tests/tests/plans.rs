@@ -89,6 +89,27 @@ fn a_planned_rank_past_break_even_stays_dense_unless_the_rule_is_off() {
 }
 
 #[test]
+fn a_plan_says_what_time_and_disk_a_run_takes() {
+    let work = workplace();
+    let fixed = ["--work", "work", "--format", "json", "--set", "rank.kind=fixed", "--set", "rank.rank=4"];
+    let with = |command: &str| work.run(&[&[command, "p.toml"][..], &fixed].concat()).json();
+    let plan = with("plan");
+    assert!(plan["time"]["seconds"].as_f64().unwrap() > 0.0, "{plan}");
+    with("run");
+    let length = |path| std::fs::metadata(path).unwrap().len();
+    let entries = std::fs::read_dir(work.path("work")).unwrap().map(|entry| length(entry.unwrap().path())).sum::<u64>();
+    let (output, kept) = (plan["disk"]["output"].as_u64().unwrap(), plan["disk"]["work"].as_u64().unwrap());
+    assert!((entries..entries + 1000).contains(&kept), "{kept} for {entries}");
+    let header = length(work.path("s.safetensors")) - output;
+    assert!(header < 1000, "{header}");
+    let open = work.run(&["plan", "p.toml"]);
+    assert!(open.stdout().contains("decomposing takes at most some"), "{}", open.stdout());
+    let plugin = ["plan", "p.toml", "--format", "json", "--set", "decomposer.kind=randomized"];
+    assert!(work.run(&plugin).json()["time"]["seconds"].is_null(), "a number that nobody knows is none");
+    assert!(work.run(&[&plugin[..2], &plugin[4..]].concat()).stdout().contains("no estimate of time"));
+}
+
+#[test]
 fn a_plan_of_another_model_is_refused_at_its_line() {
     let work = workplace();
     assert_eq!(work.run(&["plan", "p.toml", "-o", "plan.toml"]).code(), 0);

@@ -7,10 +7,11 @@ use calabi::api::Spectrum;
 use calabi::{Pipeline, Plan, RunOptions};
 
 use crate::args::{Format, PlanArgs};
+use crate::estimates::Estimates;
 use crate::failure::Failure;
 use crate::print::FileTarget;
 use crate::progress::Progress;
-use crate::table::{Memory, plan_json, plan_text};
+use crate::table::{plan_json, plan_text};
 use crate::{Ending, print};
 
 pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
@@ -27,12 +28,10 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<Ending, Failure> {
     if let Some(file) = plan_file {
         file.text(&plan.to_text_of(&args.pipeline.pipeline, &args.pipeline.set))?;
     }
-    let threads = args.pipeline.work.threads.map(usize::from);
-    let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let memory = Memory { threads, bytes: plan.working_set(&pipeline, threads), one: plan.working_set(&pipeline, 1) };
+    let estimates = Estimates::of(&plan, &pipeline, &options(args));
     match args.format {
-        Format::Human => print::text(&plan_text(&plan, &spectra, memory))?,
-        Format::Json => print::json(&plan_json(&plan, &spectra, memory))?,
+        Format::Human => print::text(&plan_text(&plan, &spectra, &estimates))?,
+        Format::Json => print::json(&plan_json(&plan, &spectra, &estimates))?,
     }
     Ok(Ending::Done)
 }
@@ -54,8 +53,11 @@ fn make(args: &PlanArgs, pipeline: &Pipeline) -> Result<(Plan, Vec<Option<Spectr
         return Ok((plan, none));
     }
     let whole = args.spectra.is_some();
-    let options = RunOptions { work: args.work.clone(), ..args.pipeline.work.options() };
-    calabi::spectra(pipeline, &options, whole, &Progress::new(args.pipeline.work.verbose))
+    calabi::spectra(pipeline, &options(args), whole, &Progress::new(args.pipeline.work.verbose))
+}
+
+fn options(args: &PlanArgs) -> RunOptions {
+    RunOptions { work: args.work.clone(), ..args.pipeline.work.options() }
 }
 
 /// All singular values of each decomposed layer, by its name.

@@ -17,7 +17,7 @@ use crate::products;
 use crate::real::Real;
 
 /// Columns that are reduced before the rest of the matrix is updated.
-const WIDTH: usize = 32;
+pub(crate) const WIDTH: usize = 32;
 
 /// A symmetric matrix of which only the lower triangle counts, column after column.
 #[derive(Debug)]
@@ -95,16 +95,7 @@ impl<T: Real> Reduction<T> {
         let mut tridiagonal = Tridiagonal { diagonal: Vec::with_capacity(n), below: Vec::with_capacity(n) };
         let mut coefficients = Vec::with_capacity(n);
         for first in (0..n).step_by(WIDTH) {
-            let mut panel = Panel::new(&mut matrix, first, WIDTH.min(n - first));
-            for i in first..n.min(first + WIDTH) {
-                tridiagonal.diagonal.push(panel.update_column(i).wide());
-                if i + 1 < n {
-                    let (below, coefficient) = panel.reflect(i);
-                    tridiagonal.below.push(below);
-                    coefficients.push(coefficient);
-                }
-            }
-            panel.update_rest();
+            reduce_panel(&mut matrix, first, &mut tridiagonal, &mut coefficients);
         }
         let coefficients = block_coefficients(&matrix, &coefficients);
         Self { reflectors: matrix, coefficients, tridiagonal }
@@ -126,6 +117,26 @@ impl<T: Real> Reduction<T> {
             MemStack::new(&mut memory),
         );
     }
+}
+
+/// Reduces the columns of the panel that begins at `first`, and brings those behind it up to date.
+pub(crate) fn reduce_panel<T: Real>(
+    matrix: &mut Lower<T>,
+    first: usize,
+    tridiagonal: &mut Tridiagonal,
+    coefficients: &mut Vec<T>,
+) {
+    let n = matrix.size;
+    let mut panel = Panel::new(matrix, first, WIDTH.min(n - first));
+    for i in first..n.min(first + WIDTH) {
+        tridiagonal.diagonal.push(panel.update_column(i).wide());
+        if i + 1 < n {
+            let (below, coefficient) = panel.reflect(i);
+            tridiagonal.below.push(below);
+            coefficients.push(coefficient);
+        }
+    }
+    panel.update_rest();
 }
 
 /// The triangular factors of blocks of reflections, as faer applies them.

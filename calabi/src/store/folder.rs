@@ -63,6 +63,12 @@ pub(crate) fn adopt(dead: &Path, store: &Path) {
     }
 }
 
+/// The bytes of the entries in a store.
+pub(crate) fn held(store: &Path) -> u64 {
+    let entries = files(store).unwrap_or_default().into_iter().filter(|path| is_entry(path));
+    entries.map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len())).sum()
+}
+
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     entries.map_err(|e| Error::io("read", folder, e))

@@ -1,0 +1,131 @@
+//! Small kernels of each step, timed on the machine at hand: in its caches and beyond them.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use calabi_api::{Basis, Decomposition as _, Rank, Side};
+use ndarray::{Array2, Axis};
+
+use super::operations::panel;
+use super::{Curve, Machine};
+use crate::eigen::PANEL;
+use crate::exact;
+use crate::faer::Accuracy;
+use crate::products;
+use crate::tridiagonal::{Lower, Reduction, Tridiagonal, reduce_panel};
+use crate::weight::{Weight, measured};
+
+/// What is left of a matrix where a panel is measured. The largest one's triangle, 52 MB, is beyond most caches.
+const PANELS: [usize; 7] = [128, 256, 512, 1024, 2048, 3072, 5120];
+/// Where the transformation back is measured.
+const BACK: [usize; 3] = [256, 1024, 2048];
+/// A product of this size stays in the caches, in blocks; one of [`BACK`].
+const PRODUCT: usize = 1024;
+/// The rank of a basis that is measured.
+const BASIS: usize = 256;
+/// Entries of a weight, 32 MB.
+const ENTRIES: usize = 8 << 20;
+/// Rounds of a kernel, of which the shortest counts.
+const ROUNDS: usize = 3;
+/// Panels from this size on take a while: fewer rounds.
+const LONG: usize = 3000;
+
+pub(super) fn measure() -> Machine {
+    let back = Curve::new(&BACK, back);
+    Machine {
+        gram: gram(),
+        panel: Curve::new(&PANELS, reduced),
+        values: values(),
+        vectors: vectors(back.at(PRODUCT)),
+        back,
+        product: product(),
+        entry: entry(),
+    }
+}
+
+/// The shortest of so many rounds, in seconds.
+fn shortest(rounds: usize, mut round: impl FnMut()) -> f64 {
+    let timed = |()| {
+        let started = Instant::now();
+        round();
+        started.elapsed().as_secs_f64()
+    };
+    std::iter::repeat_n((), rounds).map(timed).fold(f64::INFINITY, f64::min)
+}
+
+/// Numbers from −1 to 1 without a pattern.
+fn noise(count: usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 8) as f32).mul_add(2.0_f32.powi(-23), -1.0)
+    };
+    (0..count).map(next).collect()
+}
+
+fn symmetric(size: usize) -> Lower<f32> {
+    Lower { entries: noise(size * size), size }
+}
+
+fn square() -> Array2<f32> {
+    Array2::from_shape_vec((PRODUCT, PRODUCT), noise(PRODUCT * PRODUCT)).unwrap_or_default()
+}
+
+fn gram() -> f64 {
+    let (square, mut to) = (square(), Lower::zeros(PRODUCT));
+    let Ok(weight) = Weight::read(square.view()) else { return 0.0 };
+    shortest(ROUNDS, || products::add_gram(to.as_mut(), weight.wide())) / (PRODUCT as f64).powi(3)
+}
+
+/// An operation of a panel where so much of a matrix is left.
+fn reduced(size: usize) -> f64 {
+    let mut matrix = symmetric(size);
+    let (mut tridiagonal, mut coefficients) = (Tridiagonal { diagonal: Vec::new(), below: Vec::new() }, Vec::new());
+    let rounds = if size < LONG { ROUNDS } else { ROUNDS - 1 };
+    shortest(rounds, || reduce_panel(&mut matrix, 0, &mut tridiagonal, &mut coefficients)) / panel(size)
+}
+
+/// An operation of a transformation back.
+fn back(size: usize) -> f64 {
+    let reduction = Reduction::of(symmetric(size));
+    let mut vectors = faer::Mat::<f32>::identity(size, PANEL);
+    shortest(ROUNDS, || reduction.transform_back(vectors.as_mut())) / (2.0 * (size as f64).powi(2) * PANEL as f64)
+}
+
+fn values() -> f64 {
+    let tridiagonal = Reduction::of(symmetric(PRODUCT)).tridiagonal;
+    let seconds = shortest(ROUNDS, || {
+        black_box(tridiagonal.values());
+    });
+    seconds / (PRODUCT as f64).powi(2)
+}
+
+/// What an entry of a basis takes besides its transformation back.
+fn vectors(back: f64) -> f64 {
+    let square = square();
+    let rank = Rank::new(BASIS).unwrap_or(Rank::ONE);
+    let weight = Weight::read(square.view());
+    let Ok(decomposed) = weight.and_then(|weight| exact::svd(weight, rank, Accuracy::Loss)) else { return 0.0 };
+    let seconds = shortest(ROUNDS, || {
+        let _ = black_box(decomposed.basis(rank));
+    });
+    let entries = (PRODUCT * BASIS) as f64;
+    (seconds / entries - 2.0 * PRODUCT as f64 * back).max(0.0)
+}
+
+fn product() -> f64 {
+    let square = square();
+    let vectors = square.slice_axis(Axis(1), (..BASIS).into()).to_owned();
+    let seconds = shortest(ROUNDS, || {
+        let basis = Basis { side: Side::Left, vectors: vectors.clone() };
+        let _ = black_box(crate::dense::project(square.view(), basis));
+    });
+    seconds / (2.0 * (PRODUCT as f64).powi(2) * BASIS as f64)
+}
+
+fn entry() -> f64 {
+    let entries = noise(ENTRIES);
+    shortest(ROUNDS, || {
+        black_box(measured(&entries));
+    }) / ENTRIES as f64
+}
