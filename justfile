@@ -43,6 +43,11 @@ loading python:
 bench:
     cargo bench -p calabi-svd
 
+# Instructions of the hot paths, kept anew (tests/callgrind/check_instructions).
+instructions:
+    cargo build --release -p calabi-svd --example time_factorization
+    tests/callgrind/check_instructions target/release/examples/time_factorization --update
+
 # The same factorization in numpy and torch, beside ours.
 bench-peers:
     python3 benches/peers/decompose.py

@@ -3,31 +3,45 @@
 //! ```text
 //! time_factorization KIND ROWS COLS RANK [FILE]
 //! ```
-//! `KIND` is `faer`, `full`, `randomized` or `lapack`. `FILE` holds `ROWS × COLS` little-endian `f32`, row by row; without it
+//! `KIND` is `faer`, `full`, `randomized` or `lapack`, or `whitened`: `faer` in the metric of the weight's own rows. `FILE` holds `ROWS × COLS` little-endian `f32`, row by row; without it
 //! the matrix is made from a seed. Each line on standard input starts one round; each round prints a line of JSON.
 
 use std::error::Error;
 use std::io::BufRead;
 use std::time::Instant;
 
-use calabi_api::{DType, Decomposer, Factors, Rank};
+use calabi_api::{Basis, DType, Decomposer, Factors, Rank, Side};
 use calabi_svd::dense::project;
+use calabi_svd::whitening::{Triangle, energy, left_vectors};
 use calabi_svd::{Accuracy, Faer, Lapack, Randomized};
 use ndarray::{Array2, ArrayView2};
+use rustix::time::{ClockId, clock_gettime};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [kind, rows, cols, rank, file @ ..] = args.as_slice() else {
         return Err("usage: time_factorization KIND ROWS COLS RANK [FILE]".into());
     };
-    let decomposer = decomposer(kind)?;
     let weight = weight((rows.parse()?, cols.parse()?), file.first())?;
     let rank = Rank::new(rank.parse()?).ok_or("a rank is at least 1")?;
+    let root = if kind == "whitened" { Some(metric_of(&weight)?) } else { None };
+    let decomposer = decomposer(if root.is_some() { "faer" } else { kind })?;
     for line in std::io::stdin().lock().lines() {
         line?;
-        println!("{}", round(&*decomposer, weight.view(), rank)?);
+        let said = match &root {
+            Some(root) => round_in_metric(&*decomposer, root, weight.view(), rank),
+            None => round(&*decomposer, weight.view(), rank),
+        };
+        println!("{}", said?);
     }
     Ok(())
+}
+
+/// `Aᵀ A + I`, a metric that is far from the identity.
+fn metric_of(weight: &Array2<f32>) -> Result<Triangle, Box<dyn Error>> {
+    let wide = weight.mapv(f64::from);
+    let metric = wide.t().dot(&wide) + Array2::<f64>::eye(weight.ncols());
+    Ok(Triangle::of(metric.view()).ok_or("the metric is not positive definite")?)
 }
 
 fn decomposer(kind: &str) -> Result<Box<dyn Decomposer>, Box<dyn Error>> {
@@ -65,19 +79,36 @@ fn weight(shape: (usize, usize), file: Option<&String>) -> Result<Array2<f32>, B
 
 /// One factorization: what it took and how far it is from the weight.
 fn round(decomposer: &dyn Decomposer, weight: ArrayView2<'_, f32>, rank: Rank) -> Result<String, Box<dyn Error>> {
-    let (wall, cpu) = (Instant::now(), cpu_seconds()?);
+    let (wall, cpu) = (Instant::now(), cpu_seconds());
     let decomposition = decomposer.svd(weight, rank)?;
     let Factors { left, right, .. } = project(weight, decomposition.basis(rank)?)?;
-    let (cpu, wall) = (cpu_seconds()? - cpu, wall.elapsed().as_secs_f64());
+    let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
     let norm = |a: &Array2<f32>| a.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     let error = norm(&(&weight - &left.dot(&right))) / norm(&weight.to_owned());
     let remark = decomposition.remark().unwrap_or_default();
-    Ok(format!(r#"{{"cpu": {cpu:.4}, "wall": {wall:.4}, "error": {error:.6}, "remark": "{remark}"}}"#))
+    Ok(format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {error:.6}, "remark": "{remark}"}}"#))
+}
+
+/// The same in a metric: images, their singular values, factors, and what they lose.
+fn round_in_metric(
+    decomposer: &dyn Decomposer,
+    root: &Triangle,
+    weight: ArrayView2<'_, f32>,
+    rank: Rank,
+) -> Result<String, Box<dyn Error>> {
+    let (wall, cpu) = (Instant::now(), cpu_seconds());
+    let images = root.images(weight)?;
+    let Basis { side, vectors } = decomposer.svd(images.view(), rank)?.basis(rank)?;
+    let left = if side == Side::Left { vectors } else { left_vectors(images.view(), vectors.view())? };
+    let factors = project(weight, Basis { side: Side::Left, vectors: left })?;
+    let lost = root.lost(weight, &factors)?.weighed;
+    let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
+    let error = (lost / energy(images.view())).sqrt();
+    Ok(format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {error:.6}, "remark": ""}}"#))
 }
 
 /// What this thread has run, in seconds. Everything timed here runs on one thread.
-fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanoseconds: u64 = text.split_whitespace().next().ok_or("empty schedstat")?.parse()?;
-    Ok(nanoseconds as f64 * 1e-9)
+fn cpu_seconds() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + 1e-9 * now.tv_nsec as f64
 }
