@@ -8,10 +8,11 @@ use calabi_api::{
     Basis, Choice, DecomposeError, Decomposer, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Rank, RankRule,
     SelectError, Side, Spectrum,
 };
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::choose::{options, select};
+use crate::made::{Finished, Made};
 use crate::memory::{Budget, working_set};
 use crate::metric::{Factorization, Limits, Metric, Room, factorize};
 use crate::metrics::Metrics;
@@ -188,9 +189,32 @@ impl Work<'_> {
             limit,
             remark: parts.remark().map(str::to_owned),
             seconds: started.elapsed().as_secs_f64(),
+            finished: self.finished(layer, &decision, weight.view(), metric, &basis, parts.spectrum().energy())?,
         };
         self.store.put(index, &key, &decomposed, &basis)?;
         Ok((decision, Some(decomposed)))
+    }
+
+    /// What the factors lose, where the rank is decided already and they are made in a metric: it is at hand now.
+    fn finished(
+        &self,
+        layer: &Layer,
+        decision: &Decision,
+        weight: ArrayView2<'_, f32>,
+        metric: Option<&Metric>,
+        basis: &Basis,
+        energy: f64,
+    ) -> Result<Option<Finished>, Error> {
+        let (Decision::Chosen { kept: Kept::Rank(rank), .. }, Some(metric)) = (decision, metric) else {
+            return Ok(None);
+        };
+        let sequential = self.context.pipeline.calibration.as_ref().is_some_and(|settings| settings.sequential);
+        if sequential || self.purpose != Purpose::Factors || rank.get() > basis.vectors.ncols() {
+            return Ok(None);
+        }
+        let vectors = basis.vectors.slice_axis(Axis(1), (..rank.get()).into()).to_owned();
+        let made = Made::of(self.context, layer, weight, Basis { side: basis.side, vectors }, Some(metric))?;
+        Ok(Some(Finished::of(*rank, made, energy)))
     }
 
     /// What becomes of a layer with this spectrum: what is decided already stays, what an allocator decides is open.

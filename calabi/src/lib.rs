@@ -30,6 +30,7 @@ mod estimate;
 mod eval;
 mod finetune;
 mod hub;
+mod made;
 mod memory;
 mod metric;
 mod metrics;

@@ -6,13 +6,13 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use calabi_api::{Factors, FormatError, Layer, LayerSink, Rank, Replacement, Written};
-use calabi_svd::dense::project;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::decompose::{Context, Decomposed};
+use crate::made::Made;
 use crate::memory::working_set;
-use crate::metric::{Metric, compensation, measured_loss};
+use crate::metric::Metric;
 use crate::sequential::Sequenced;
 use crate::store::Store;
 use crate::{Error, Plan, PlannedLayer, Stage};
@@ -102,16 +102,23 @@ fn one_layer(
     let (factors, measured_error) = if let (Some(fitted), Some(factors)) = (fitted, ready.store.take_factors(index)?) {
         (factors, Some(fitted.measured_error))
     } else {
-        let metric = if let Some(known) = metric.get() {
-            known
-        } else {
-            let read = context.metrics.of(layer, context.source)?;
-            metric.get_or_init(|| read)
-        };
-        let made = Made::at(context, ready.store, (index, layer), rank, metric.as_ref())?;
         let decomposed = ready.decomposed.get(index).and_then(Option::as_ref);
-        let measured = ready.measure.then(|| made.measured_error(decomposed));
-        (made.factors, measured)
+        let weight = context.read(layer)?;
+        let basis = ready.store.take(index, rank)?;
+        if let Some(finished) = decomposed.and_then(|decomposed| decomposed.finished_at(rank)) {
+            (finished.factors(context, layer, weight.view(), basis)?, Some(finished.measured_error))
+        } else {
+            let metric = if let Some(known) = metric.get() {
+                known
+            } else {
+                let read = context.metrics.of(layer, context.source)?;
+                metric.get_or_init(|| read)
+            };
+            let made = Made::of(context, layer, weight.view(), basis, metric.as_ref())?;
+            let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
+            let measured = ready.measure.then(|| made.measured_error(energy));
+            (made.factors, measured)
+        }
     };
     let factors = with_bias(factors, planned);
     sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write(layer, &factors).map_err(output_error)?;
@@ -126,51 +133,16 @@ fn with_bias(factors: Factors, planned: &PlannedLayer) -> Factors {
     Factors { bias: planned.bias.then(|| factors.bias.unwrap_or_else(zeros)), ..factors }
 }
 
-/// Factors of a layer, and what they were made from.
-struct Made<'m> {
-    weight: Array2<f32>,
-    metric: Option<&'m Metric>,
-    factors: Factors,
-}
-
-impl<'m> Made<'m> {
-    /// The best factors of this rank, from the basis in the store, rounded as the file will hold them.
-    fn at(
-        context: &Context<'_>,
-        store: &Store,
-        (index, layer): (usize, &Layer),
-        rank: Rank,
-        metric: Option<&'m Metric>,
-    ) -> Result<Self, Error> {
-        let weight = context.read(layer)?;
-        let basis = store.take(index, rank)?;
-        let mut factors = project(weight.view(), basis).map_err(|source| Error::decompose(layer, source))?;
-        if let Some(metric) = metric {
-            factors.bias = compensation(weight.view(), &factors, metric).map(to_f32);
-        }
-        let factors = context.source.rounded(layer, factors, &context.pipeline.model.write_options());
-        Ok(Self { weight, metric, factors })
-    }
-
-    /// The relative error, in the metric in which the layer was decomposed.
-    fn measured_error(&self, decomposed: Option<&Decomposed>) -> f64 {
-        let Some(metric) = self.metric else { return relative_error(self.weight.view(), &self.factors) };
-        let added = self.factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
-        let loss = measured_loss(self.weight.view(), &self.factors, metric, added.as_ref());
-        let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
-        relative(loss, energy)
-    }
-}
-
 /// The best factors of a layer at this rank, with the bias that makes up for what they cut.
 pub(crate) fn factors_at(
     context: &Context<'_>,
     store: &Store,
-    layer: (usize, &Layer),
+    (index, layer): (usize, &Layer),
     rank: Rank,
 ) -> Result<Factors, Error> {
-    let metric = context.metrics.of(layer.1, context.source)?;
-    Made::at(context, store, layer, rank, metric.as_ref()).map(|made| made.factors)
+    let metric = context.metrics.of(layer, context.source)?;
+    let weight = context.read(layer)?;
+    Made::of(context, layer, weight.view(), store.take(index, rank)?, metric.as_ref()).map(|made| made.factors)
 }
 
 #[allow(clippy::cast_possible_truncation)] // files hold biases as f32 at most

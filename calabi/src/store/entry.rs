@@ -13,6 +13,7 @@ use calabi_api::{Basis, Rank, Side, Spectrum};
 use ndarray::Array2;
 
 use super::whole::{self, damaged};
+use crate::made::Finished;
 
 const LETTERS: &[u8; 8] = b"calabi-1";
 
@@ -25,6 +26,15 @@ pub(crate) struct Decomposed {
     pub(crate) remark: Option<String>,
     /// What it took, when it was.
     pub(crate) seconds: f64,
+    /// What this run knows of its factors already.
+    pub(crate) finished: Option<Finished>,
+}
+
+impl Decomposed {
+    /// What is known of the factors of this rank.
+    pub(crate) fn finished_at(&self, rank: Rank) -> Option<&Finished> {
+        self.finished.as_ref().filter(|finished| finished.rank == rank)
+    }
 }
 
 /// A decomposed layer, whose vectors are on disk.
@@ -73,7 +83,7 @@ impl Entry {
 }
 
 fn write(to: &mut dyn Write, decomposed: &Decomposed, basis: &Basis) -> std::io::Result<()> {
-    let Decomposed { spectrum, limit, remark, seconds } = decomposed;
+    let Decomposed { spectrum, limit, remark, seconds, .. } = decomposed;
     let (length, vectors) = basis.vectors.dim();
     let remark = remark.as_deref().unwrap_or_default();
     to.write_all(LETTERS)?;
@@ -118,7 +128,7 @@ fn read(path: &Path, file: &File) -> Option<Entry> {
     let whole = vectors.checked_mul(length)?.checked_mul(4)? as u64 == from.end.checked_sub(from.at)?;
     whole.then(|| Entry {
         path: path.to_owned(),
-        decomposed: Decomposed { spectrum, limit, remark, seconds },
+        decomposed: Decomposed { spectrum, limit, remark, seconds, finished: None },
         vectors,
         side: if side == 0 { Side::Left } else { Side::Right },
         length,
@@ -154,7 +164,13 @@ mod tests {
 
     fn decomposed(remark: Option<&str>) -> Decomposed {
         let spectrum = Spectrum::leading(vec![3.0, 0.1], 9.3).unwrap();
-        Decomposed { spectrum, limit: Rank::new(7).unwrap(), remark: remark.map(str::to_owned), seconds: 0.25 }
+        Decomposed {
+            spectrum,
+            limit: Rank::new(7).unwrap(),
+            remark: remark.map(str::to_owned),
+            seconds: 0.25,
+            finished: None,
+        }
     }
 
     #[test]

@@ -1,0 +1,73 @@
+//! The factors of a layer as a file will hold them, and what they lose.
+
+use calabi_api::{Basis, Factors, Layer, Rank};
+use calabi_svd::dense::project;
+use ndarray::{Array1, ArrayView2};
+
+use crate::Error;
+use crate::decompose::Context;
+use crate::metric::{Metric, compensation, measured_loss};
+use crate::substitute::{relative, relative_error, to_f32};
+
+/// Factors of a layer, and what they were made from.
+pub(crate) struct Made<'m> {
+    weight: ArrayView2<'m, f32>,
+    metric: Option<&'m Metric>,
+    pub(crate) factors: Factors,
+}
+
+impl<'m> Made<'m> {
+    /// The best factors in the span of a basis, rounded as the file will hold them.
+    pub(crate) fn of(
+        context: &Context<'_>,
+        layer: &Layer,
+        weight: ArrayView2<'m, f32>,
+        basis: Basis,
+        metric: Option<&'m Metric>,
+    ) -> Result<Self, Error> {
+        let mut factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
+        if let Some(metric) = metric {
+            factors.bias = compensation(weight, &factors, metric).map(to_f32);
+        }
+        Ok(Self { weight, metric, factors: rounded(context, layer, factors) })
+    }
+
+    /// The relative error, in the metric in which the layer was decomposed; `energy` is that of its outputs.
+    pub(crate) fn measured_error(&self, energy: f64) -> f64 {
+        let Some(metric) = self.metric else { return relative_error(self.weight, &self.factors) };
+        let added = self.factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
+        relative(measured_loss(self.weight, &self.factors, metric, added.as_ref()), energy)
+    }
+}
+
+/// What is known of the factors of a layer whose rank was decided while its metric was at hand: it is not read again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Finished {
+    pub(crate) rank: Rank,
+    bias: Option<Array1<f32>>,
+    pub(crate) measured_error: f64,
+}
+
+impl Finished {
+    /// What is known of these factors, of this rank.
+    pub(crate) fn of(rank: Rank, made: Made<'_>, energy: f64) -> Self {
+        let measured_error = made.measured_error(energy);
+        Self { rank, bias: made.factors.bias, measured_error }
+    }
+
+    /// The factors once more, from the same weight and basis.
+    pub(crate) fn factors(
+        &self,
+        context: &Context<'_>,
+        layer: &Layer,
+        weight: ArrayView2<'_, f32>,
+        basis: Basis,
+    ) -> Result<Factors, Error> {
+        let factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
+        Ok(rounded(context, layer, Factors { bias: self.bias.clone(), ..factors }))
+    }
+}
+
+fn rounded(context: &Context<'_>, layer: &Layer, factors: Factors) -> Factors {
+    context.source.rounded(layer, factors, &context.pipeline.model.write_options())
+}
