@@ -172,3 +172,26 @@ fn layers_wait_for_memory() {
     let way_out = refused.stderr().split("--memory ").nth(1).unwrap().split(',').next().unwrap().to_owned();
     assert!(written(&work, "budget", &["--memory", &way_out]).0 == alone);
 }
+
+/// A small rank of a large weight: few values are found, and the same ones whether they are kept or not; a rule that may
+/// ask for more finds all.
+#[test]
+fn few_values_of_many_are_kept_apart() {
+    let work = Workplace::new(PROGRAM);
+    let weight = decaying(520, 560, 0.99, 7);
+    work.model("m.safetensors", Dtype::F32, &[("0.weight", weight)]);
+    for (name, rule) in [("fixed", FIXED), ("budget", BUDGET)] {
+        let model = format!("[model]\ninput = \"m.safetensors\"\noutput = \"{name}.safetensors\"\n");
+        work.write(&format!("{name}.toml"), format!("{model}[report]\njson = \"{name}.json\"\n[rank]\n{rule}"));
+    }
+    let remark = |rule: &str| std::fs::read_to_string(work.path(&format!("{rule}.json"))).unwrap();
+    let alone = written(&work, "fixed", &[]).0;
+    assert!(remark("fixed").contains("of 520 dimensions: loss at most 0.4 % above the optimum"), "{}", remark("fixed"));
+    let budget = written(&work, "budget", &[]).0;
+    assert!(!remark("budget").contains("dimensions: loss"), "{}", remark("budget"));
+    for _ in 0..2 {
+        assert!(written(&work, "budget", &["--work", "store"]).0 == budget);
+        assert!(written(&work, "fixed", &["--work", "store"]).0 == alone);
+    }
+    assert!(written(&work, "fixed", &["--work", "store"]).1.contains("1 of 1 layers were decomposed before"));
+}
