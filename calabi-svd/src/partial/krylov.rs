@@ -62,7 +62,8 @@ impl Krylov {
             let block = orthonormal(std::mem::replace(&mut self.beyond, Mat::new()));
             self.basis.subcols_mut(first, self.width).copy_from(&block);
             self.blocks += 1;
-            self.beyond = product(matrix, block.as_ref());
+            // The matrix on the right, where no copy of it is made; it is symmetric.
+            self.beyond = product(block.transpose(), matrix).transpose().to_owned();
             self.take_out_known(first);
         }
     }
