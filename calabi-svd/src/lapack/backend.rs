@@ -1,6 +1,6 @@
 //! The calls of LAPACK.
 
-use calabi_api::{DecomposeError, Decomposer, Decomposition, Rank};
+use calabi_api::{DecomposeError, Decomposer, Decomposition, Rank, Shape};
 use faer::Mat;
 use nalgebra::DMatrix;
 use nalgebra_lapack::{QR, QrDecomposition as _, SVD, SymmetricEigen};
@@ -28,7 +28,7 @@ impl Decomposer for Lapack {
         }))
     }
 
-    fn is_complete(&self) -> bool {
+    fn is_complete(&self, _: Shape, _: Rank) -> bool {
         true
     }
 
