@@ -74,10 +74,9 @@ pub trait Decomposer: Debug + Send + Sync {
     /// Where the matrix is empty or not finite, or the computation does not converge by any of its routes.
     fn svd<'a>(&self, a: ArrayView2<'a, f32>, limit: Rank) -> Result<Box<dyn Decomposition + 'a>, DecomposeError>;
 
-    /// Whether the spectrum of such a weight is complete although no more than `limit` was asked for, and a smaller limit
+    /// Whether the spectrum of such a weight is complete although no more than so many values were asked for, and a smaller limit
     /// saves next to nothing. Then an engine may ask for more vectors than a selector needs, and keep them for other selectors.
-    fn is_complete(&self, shape: Shape, limit: Rank) -> bool {
-        let _ = (shape, limit);
+    fn is_complete(&self, _shape: Shape, _limit: Rank) -> bool {
         false
     }
 

@@ -23,14 +23,13 @@ pub(crate) const DOUBLE: f64 = 1e-9;
 /// All singular values of a weight; vectors of the leading `limit`.
 pub(crate) fn svd(weight: Weight<'_>, limit: Rank, accuracy: Accuracy) -> Result<Decomposed<'_>, DecomposeError> {
     let limit = limit.min(weight.full_rank());
-    match (accuracy == Accuracy::Loss).then(|| gram::solve_in_single(&weight, limit.get())).flatten() {
+    let single = if accuracy == Accuracy::Loss { gram::solve_in_single(&weight, limit.get()) } else { None };
+    match single {
         Some(Single::Leading(solved, remark)) => return leading(solved, weight, limit, remark, BACKEND),
-        Some(Single::All(solved)) => {
-            if let Some(solved) = checked(solved, weight.energy(), SINGLE) {
-                return decomposed(solved, weight, limit, None, BACKEND);
-            }
+        Some(Single::All(solved)) if has_energy(&solved, weight.energy(), SINGLE) => {
+            return decomposed(solved, weight, limit, None, BACKEND);
         }
-        None => {}
+        _ => {}
     }
     let by_gram = || checked(gram::solve(&weight)?, weight.energy(), DOUBLE);
     let by_bidiagonal = || checked(bidiagonal::solve(&weight, limit.get())?, weight.energy(), DOUBLE);
@@ -75,8 +74,12 @@ pub(crate) fn leading<'a>(
 
 /// A result whose energy is not the weight's is none: a backend was once seen to return zeros.
 pub(crate) fn checked(solved: Solved, energy: f64, rounding: f64) -> Option<Solved> {
+    has_energy(&solved, energy, rounding).then_some(solved)
+}
+
+fn has_energy(solved: &Solved, energy: f64, rounding: f64) -> bool {
     let found: f64 = solved.values.iter().rev().map(|v| v * v).sum();
-    ((found - energy).abs() <= rounding * energy).then_some(solved)
+    (found - energy).abs() <= rounding * energy
 }
 
 /// All eigenvalues of a symmetric matrix; vectors of the leading `limit`.

@@ -273,7 +273,7 @@ fn gathers(settings: &CalibrationSettings) -> bool {
 fn reason(pipeline: &Pipeline) -> Option<&'static str> {
     let sensitivity = sensitivity::wanted(pipeline) == SensitivitySource::Measured;
     let settings = pipeline.calibration.as_ref();
-    if settings.is_some_and(|s| s.sequential) {
+    if pipeline.is_sequential() {
         Some("`sequential`")
     } else if sensitivity {
         Some("sensitivity = \"measured\"")

@@ -208,8 +208,10 @@ impl Work<'_> {
         let (Decision::Chosen { kept: Kept::Rank(rank), .. }, Some(metric)) = (decision, metric) else {
             return Ok(None);
         };
-        let sequential = self.context.pipeline.calibration.as_ref().is_some_and(|settings| settings.sequential);
-        if sequential || self.purpose != Purpose::Factors || rank.get() > basis.vectors.ncols() {
+        if self.context.pipeline.is_sequential()
+            || self.purpose != Purpose::Factors
+            || rank.get() > basis.vectors.ncols()
+        {
             return Ok(None);
         }
         let vectors = basis.vectors.slice_axis(Axis(1), (..rank.get()).into()).to_owned();

@@ -137,7 +137,7 @@ fn entry(pipeline: &Pipeline, planned: &PlannedLayer, vectors: usize) -> u64 {
 
 /// Bytes of factors that wait for those of the blocks behind them, at most.
 fn aside(pipeline: &Pipeline, plan: &Plan) -> u64 {
-    if !pipeline.calibration.as_ref().is_some_and(|settings| settings.sequential) && pipeline.refine.is_none() {
+    if !pipeline.is_sequential() && pipeline.refine.is_none() {
         return 0;
     }
     let of = |planned: &PlannedLayer| {

@@ -25,11 +25,9 @@ impl<'m> Made<'m> {
         basis: Basis,
         metric: Option<&'m Metric>,
     ) -> Result<Self, Error> {
-        let mut factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
-        if let Some(metric) = metric {
-            factors.bias = compensation(weight, &factors, metric).map(to_f32);
-        }
-        Ok(Self { weight, metric, factors: rounded(context, layer, factors) })
+        let bias = |factors: &Factors| compensation(weight, factors, metric?).map(to_f32);
+        let factors = projected(context, layer, (weight, basis), bias)?;
+        Ok(Self { weight, metric, factors })
     }
 
     /// The relative error, in the metric in which the layer was decomposed; `energy` is that of its outputs.
@@ -63,11 +61,18 @@ impl Finished {
         weight: ArrayView2<'_, f32>,
         basis: Basis,
     ) -> Result<Factors, Error> {
-        let factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
-        Ok(rounded(context, layer, Factors { bias: self.bias.clone(), ..factors }))
+        projected(context, layer, (weight, basis), |_| self.bias.clone())
     }
 }
 
-fn rounded(context: &Context<'_>, layer: &Layer, factors: Factors) -> Factors {
-    context.source.rounded(layer, factors, &context.pipeline.model.write_options())
+/// The best factors in the span of a basis, with a bias, rounded as the file will hold them.
+fn projected(
+    context: &Context<'_>,
+    layer: &Layer,
+    (weight, basis): (ArrayView2<'_, f32>, Basis),
+    bias: impl FnOnce(&Factors) -> Option<Array1<f32>>,
+) -> Result<Factors, Error> {
+    let mut factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
+    factors.bias = bias(&factors);
+    Ok(context.source.rounded(layer, factors, &context.pipeline.model.write_options()))
 }

@@ -166,6 +166,7 @@ mod tests {
         assert!((1..=10).contains(&most.load(Ordering::SeqCst)));
         assert_eq!(*budget.free(), 10);
     }
+
     #[test]
     fn what_is_free_bounds_layers_together_and_refuses_one_that_does_not_fit() {
         let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/digits.safetensors");

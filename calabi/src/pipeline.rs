@@ -263,6 +263,11 @@ impl Pipeline {
         Ok(pipeline)
     }
 
+    /// Whether each block is decomposed on what the compressed ones before it produce.
+    pub(crate) fn is_sequential(&self) -> bool {
+        self.calibration.as_ref().is_some_and(|settings| settings.sequential)
+    }
+
     /// Makes every path that the file names relative to its folder, and finds a model on the hub in the local cache.
     fn resolve(&mut self, base: &Path) -> Result<(), ConfigError> {
         let mut paths: Vec<&mut PathBuf> = vec![&mut self.model.output.value];

@@ -61,8 +61,7 @@ pub(crate) fn sequential(
     store: &Store,
     calibrator: Option<Calibrator<'_>>,
 ) -> Result<Option<Sequenced>, Error> {
-    let asked = context.pipeline.calibration.as_ref().is_some_and(|settings| settings.sequential);
-    let Some(calibrator) = calibrator.filter(|_| asked) else { return Ok(None) };
+    let Some(calibrator) = calibrator.filter(|_| context.pipeline.is_sequential()) else { return Ok(None) };
     let mut pass = Pass::begin(context, plan, store, calibrator)?;
     context.observer.begin(Stage::Sequential, pass.count());
     let finished = pass.resume()?;

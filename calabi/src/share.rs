@@ -80,7 +80,7 @@ pub fn run_share(
 /// Layers whose factors depend on those of others are for one machine.
 fn check_alone(pipeline: &Pipeline) -> Result<(), ConfigError> {
     let Some(settings) = &pipeline.calibration else { return Ok(()) };
-    if !settings.sequential && pipeline.refine.is_none() {
+    if !pipeline.is_sequential() && pipeline.refine.is_none() {
         return Ok(());
     }
     let error = ConfigError::new("`sequential` and [refine] take one block after the other: they cannot be shared out");

@@ -11,6 +11,7 @@ use super::{Curve, Machine};
 use crate::eigen::PANEL;
 use crate::exact;
 use crate::faer::Accuracy;
+use crate::noise::Noise;
 use crate::products;
 use crate::tridiagonal::{Lower, Reduction, Tridiagonal, reduce_panel};
 use crate::weight::{Weight, measured};
@@ -61,11 +62,9 @@ fn thread_seconds() -> f64 {
 
 /// Numbers from −1 to 1 without a pattern.
 fn noise(count: usize) -> Vec<f32> {
-    let mut state = 1_u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ((state >> 8) as f32).mul_add(2.0_f32.powi(-23), -1.0)
-    };
+    let mut noise = Noise::new(1);
+    #[allow(clippy::cast_possible_truncation)] // the nearest number is what is wanted
+    let next = |_| 2.0_f64.mul_add(noise.uniform(), -1.0) as f32;
     (0..count).map(next).collect()
 }
 

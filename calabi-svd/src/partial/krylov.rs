@@ -51,10 +51,6 @@ impl Krylov {
         }
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.width
-    }
-
     /// Goes on until there are so many blocks.
     pub(super) fn extend(&mut self, matrix: MatRef<'_, f32>, blocks: usize) {
         while self.blocks < blocks {

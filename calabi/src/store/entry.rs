@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use calabi_api::{Basis, Rank, Side, Spectrum};
 use ndarray::Array2;
 
+use super::values::{put_f64, put_length};
 use super::whole::{self, damaged};
 use crate::made::Finished;
 
@@ -92,10 +93,10 @@ fn write(to: &mut dyn Write, decomposed: &Decomposed, basis: &Basis) -> std::io:
     for number in
         [side, complete, limit.get(), vectors, length, spectrum.known(), spectrum.losses().len(), remark.len()]
     {
-        to.write_all(&(number as u64).to_le_bytes())?;
+        put_length(to, number)?;
     }
     for number in [seconds, &spectrum.energy()].into_iter().chain(spectrum.values()).chain(spectrum.losses()) {
-        to.write_all(&number.to_le_bytes())?;
+        put_f64(to, *number)?;
     }
     to.write_all(remark.as_bytes())?;
     for vector in basis.vectors.columns() {
