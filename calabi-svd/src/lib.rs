@@ -58,7 +58,7 @@ pub mod whitening;
 /// ```
 #[must_use]
 pub fn arithmetic() -> String {
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     #[cfg(target_arch = "x86_64")]
     let features = [
         std::is_x86_feature_detected!("avx"),
