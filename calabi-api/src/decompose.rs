@@ -92,6 +92,12 @@ pub trait Decomposer: Debug + Send + Sync {
         None
     }
 
+    /// How many times as fast a weight of this shape is taken apart where this decomposer may use so many threads inside it; 1 where
+    /// it uses one. Threads never change the result.
+    fn speedup(&self, _shape: Shape, _threads: usize) -> f64 {
+        1.0
+    }
+
     /// The eigendecomposition `S = U Λ Uᵀ` of a symmetric positive semidefinite `n × n` matrix.
     ///
     /// The spectrum holds the *roots* of the eigenvalues, so that its energy is the trace of `S`.

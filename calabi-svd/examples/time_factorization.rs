@@ -4,7 +4,7 @@
 //! time_factorization KIND ROWS COLS RANK [FILE]
 //! ```
 //! `KIND` is `faer`, `full`, `randomized` or `lapack`, or `whitened`: `faer` in the metric of the weight's own rows. `FILE` holds `ROWS × COLS` little-endian `f32`, row by row; without it
-//! the matrix is made from a seed. Each line on standard input starts one round; each round prints a line of JSON.
+//! the matrix is made from a seed. Each line on standard input starts one round, a number one on so many threads; each round prints a line of JSON.
 
 use std::error::Error;
 use std::io::BufRead;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use calabi_api::{Basis, DType, Decomposer, Factors, Rank, Side};
 use calabi_svd::dense::project;
 use calabi_svd::whitening::{Triangle, energy, left_vectors};
-use calabi_svd::{Accuracy, Faer, Lapack, Randomized};
+use calabi_svd::{Accuracy, Faer, Lapack, Randomized, inside};
 use ndarray::{Array2, ArrayView2};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -26,11 +26,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rank = Rank::new(rank.parse()?).ok_or("a rank is at least 1")?;
     let root = if kind == "whitened" { Some(metric_of(&weight)?) } else { None };
     let decomposer = decomposer(if root.is_some() { "faer" } else { kind })?;
+    let round = || match &root {
+        Some(root) => round_in_metric(&*decomposer, root, weight.view(), rank).map_err(|error| error.to_string()),
+        None => round(&*decomposer, weight.view(), rank).map_err(|error| error.to_string()),
+    };
     for line in std::io::stdin().lock().lines() {
-        line?;
-        let said = match &root {
-            Some(root) => round_in_metric(&*decomposer, root, weight.view(), rank),
-            None => round(&*decomposer, weight.view(), rank),
+        let said = match line?.trim().parse() {
+            Ok(threads) => rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| inside(round)),
+            Err(_) => round(),
         };
         println!("{}", said?);
     }

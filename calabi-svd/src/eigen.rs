@@ -3,6 +3,7 @@
 use faer::Mat;
 
 use crate::real::Real;
+use crate::threads;
 use crate::tridiagonal::{Lower, Reduction};
 
 /// Eigenvectors are transformed back in panels of so many, whatever the rank asked for: a vector's bits never depend on it.
@@ -50,9 +51,14 @@ impl<T: Real> Eigen<T> {
     fn transformed_back(&self, inner: &Mat<f64>, r: usize) -> Mat<T> {
         let (n, padded) = inner.shape();
         let mut vectors = Mat::from_fn(n, padded, |i, j| T::of(inner[(i, j)]));
-        for first in (0..padded).step_by(PANEL) {
-            self.reduction.transform_back(vectors.subcols_mut(first, PANEL.min(padded - first)));
+        let (mut panels, mut rest) = (Vec::new(), vectors.as_mut());
+        while rest.ncols() > 0 {
+            let width = PANEL.min(rest.ncols());
+            let (panel, behind) = rest.split_at_col_mut(width);
+            panels.push(panel);
+            rest = behind;
         }
+        threads::each(panels, &|panel| self.reduction.transform_back(panel));
         vectors.truncate(n, r);
         vectors
     }

@@ -5,7 +5,7 @@ use calabi_api::{DecomposeError, Decomposer, Decomposition, Plugin, Rank, Shape}
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
-use crate::cost::Machine;
+use crate::cost::{self, Machine};
 use crate::exact;
 use crate::partial;
 use crate::symmetric::Symmetric;
@@ -71,6 +71,10 @@ impl Decomposer for Faer {
 
     fn seconds(&self, shape: Shape, rank: Rank) -> Option<f64> {
         (self.accuracy == Accuracy::Loss).then(|| Machine::here().decomposition(shape, rank))
+    }
+
+    fn speedup(&self, shape: Shape, threads: usize) -> f64 {
+        cost::speedup(shape, threads)
     }
 
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {

@@ -46,6 +46,7 @@ mod scale;
 mod signs;
 mod smaller;
 mod symmetric;
+mod threads;
 mod tridiagonal;
 mod weight;
 pub mod whitening;
@@ -58,7 +59,7 @@ pub mod whitening;
 /// ```
 #[must_use]
 pub fn arithmetic() -> String {
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     #[cfg(target_arch = "x86_64")]
     let features = [
         std::is_x86_feature_detected!("avx"),
@@ -74,3 +75,4 @@ pub fn arithmetic() -> String {
 pub use self::faer::{Accuracy, Faer};
 pub use self::lapack::Lapack;
 pub use self::randomized::Randomized;
+pub use self::threads::inside;

@@ -2,13 +2,16 @@
 
 use calabi_api::{DecomposeError, Factors};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Mat, MatMut, Par};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::dense::{cholesky, product, row_major, viewed};
 use crate::orthonormal::orthonormal;
 use crate::weight::measured;
-use crate::{products, signs};
+use crate::{products, signs, threads};
+
+/// Rows of a weight that are multiplied at a time, where it has twice as many.
+const PART: usize = 512;
 
 /// Rows of an error that are weighed at a time.
 const ROWS: usize = 256;
@@ -87,14 +90,17 @@ impl Triangle {
             return Err(misfit());
         }
         let right = row_major(factors.right.view());
-        let mut lost = Lost { weighed: 0.0, plain: 0.0 };
-        for (rows, left) in weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS)) {
+        let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS));
+        let lost = |(rows, left): (ArrayView2<'_, f32>, ArrayView2<'_, f32>)| {
             let mut error = product(viewed(&row_major(left)), viewed(&right));
             error.zip_mut_with(&rows, |e, &w| *e = w - *e);
-            lost.plain += energy(error.view());
-            lost.weighed += energy(self.times(error.view()).view());
-        }
-        Ok(lost)
+            Lost { plain: energy(error.view()), weighed: energy(self.times(error.view()).view()) }
+        };
+        let blocks = threads::map(blocks.collect(), &lost);
+        Ok(blocks.into_iter().fold(Lost { weighed: 0.0, plain: 0.0 }, |sum, block| Lost {
+            weighed: sum.weighed + block.weighed,
+            plain: sum.plain + block.plain,
+        }))
     }
 
     fn check(&self, weight: ArrayView2<'_, f32>) -> Result<(), DecomposeError> {
@@ -107,19 +113,30 @@ impl Triangle {
         let (x, mut product) = (row_major(x), Array2::zeros(x.dim()));
         let (rows, cols) = x.dim();
         if let Some(to) = product.as_slice_mut() {
-            triangular::matmul(
-                MatMut::from_row_major_slice_mut(to, rows, cols),
-                BlockStructure::Rectangular,
-                Accum::Replace,
-                viewed(&x),
-                BlockStructure::Rectangular,
-                self.entries.as_ref(),
-                BlockStructure::TriangularLower,
-                1.0,
-                Par::Seq,
-            );
+            self.times_rows(viewed(&x), MatMut::from_row_major_slice_mut(to, rows, cols));
         }
         product
+    }
+
+    /// `to = X L`, some rows at a time.
+    fn times_rows(&self, x: MatRef<'_, f32>, to: MatMut<'_, f32>) {
+        if x.nrows() >= 2 * PART {
+            let half = (x.nrows() / 2).next_multiple_of(64);
+            let ((upper, lower), (first, second)) = (x.split_at_row(half), to.split_at_row_mut(half));
+            threads::join(|| self.times_rows(upper, first), || self.times_rows(lower, second));
+            return;
+        }
+        triangular::matmul(
+            to,
+            BlockStructure::Rectangular,
+            Accum::Replace,
+            x,
+            BlockStructure::Rectangular,
+            self.entries.as_ref(),
+            BlockStructure::TriangularLower,
+            1.0,
+            Par::Seq,
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! Decomposes layers side by side, each on one thread: spectra stay in memory, bases go to the store.
+//! Decomposes layers, side by side or with all threads inside one: spectra stay in memory, bases go to the store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,6 @@ use calabi_api::{
     SelectError, Side, Spectrum,
 };
 use ndarray::{Array2, ArrayView2, Axis};
-use rayon::prelude::*;
 
 use crate::choose::{options, select};
 use crate::made::{Finished, Made};
@@ -18,6 +17,7 @@ use crate::metric::{Factorization, Limits, Metric, Room, factorize};
 use crate::metrics::Metrics;
 pub(crate) use crate::store::Decomposed;
 use crate::store::{Key, Store};
+use crate::turns::in_turns;
 use crate::{Decision, Error, Observer, OnError, Pipeline, Plan, PlannedLayer, Rule, Shard, Stage, share};
 
 /// What a run needs at every layer.
@@ -75,16 +75,13 @@ pub(crate) fn decompose(
     let (found, missing) = (AtomicUsize::new(0), Mutex::default());
     let work = Work { context, store, purpose, found: &found, missing: &missing };
     let groups = context.metrics.groups(plan);
-    let results: Vec<_> = groups
-        .into_par_iter()
-        .map(|group| {
-            let layers = group.into_iter().filter(|&index| wanted[index]);
-            let layers: Vec<_> = layers.map(|index| (index, &plan.layers[index])).collect();
-            let needs = layers.iter().map(|(_, planned)| working_set(context.pipeline, &planned.layer));
-            let _admitted = context.memory.admit(needs.max().unwrap_or(0));
-            work.group(&layers)
-        })
-        .collect::<Result<_, Error>>()?;
+    let results = in_turns(context, plan, groups, |group| {
+        let layers = group.into_iter().filter(|&index| wanted[index]);
+        let layers: Vec<_> = layers.map(|index| (index, &plan.layers[index])).collect();
+        let needs = layers.iter().map(|(_, planned)| working_set(context.pipeline, &planned.layer));
+        let _admitted = context.memory.admit(needs.max().unwrap_or(0));
+        work.group(&layers)
+    })?;
     let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !missing.is_empty() {
         return Err(share::missing(plan, store, missing).into());

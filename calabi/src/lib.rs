@@ -58,6 +58,7 @@ mod substitute;
 mod survey;
 mod target;
 mod tokens;
+mod turns;
 mod uniform;
 mod verify;
 

@@ -89,6 +89,7 @@ impl Bound {
 /// Memory that layers in work share: the next one waits until what it takes is free.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    bytes: u64,
     free: Mutex<u64>,
     freed: Condvar,
 }
@@ -114,7 +115,12 @@ impl Budget {
     }
 
     fn new(bytes: u64) -> Self {
-        Self { free: Mutex::new(bytes), freed: Condvar::new() }
+        Self { bytes, free: Mutex::new(bytes), freed: Condvar::new() }
+    }
+
+    /// All that layers in work may take together.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn free(&self) -> MutexGuard<'_, u64> {

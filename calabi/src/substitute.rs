@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use calabi_api::{Factors, FormatError, Layer, LayerSink, Rank, Replacement, Written};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
-use rayon::prelude::*;
 
 use crate::decompose::{Context, Decomposed};
 use crate::made::Made;
@@ -15,6 +14,7 @@ use crate::memory::working_set;
 use crate::metric::Metric;
 use crate::sequential::Sequenced;
 use crate::store::Store;
+use crate::turns::in_turns;
 use crate::{Error, Plan, PlannedLayer, Stage};
 
 /// The error of a layer's factors as they were written, relative to its output (without data: in the Frobenius norm), and
@@ -54,8 +54,7 @@ pub(crate) fn substitute(
     let sink = Mutex::new(sink);
     context.observer.begin(Stage::Substitute, replaced.len());
     let groups = context.metrics.groups(plan);
-    let measured: Vec<_> =
-        groups.into_par_iter().map(|group| one_group(context, plan, &group, ready, &sink)).collect::<Result<_, _>>()?;
+    let measured = in_turns(context, plan, groups, |group| one_group(context, plan, &group, ready, &sink))?;
     let mut substituted: Vec<_> = plan.layers.iter().map(|_| None).collect();
     for (index, measured) in measured.into_iter().flatten() {
         substituted[index] = measured;

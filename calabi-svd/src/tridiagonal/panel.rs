@@ -2,7 +2,7 @@
 
 use faer::MatRef;
 
-use super::reduce::{Lower, subtract_products, times};
+use super::reduce::{Lower, scratch_for, subtract_products, times};
 use crate::real::Real;
 
 /// Reflections `v` of the columns from `first` on, and the `w` for which the matrix is to become `S − V Wᵀ − W Vᵀ`.
@@ -13,13 +13,15 @@ pub(super) struct Panel<'a, T> {
     /// `[V W]` and `[W V]`: the columns of both orders, so that the update is one product.
     pairs: Vec<T>,
     product: Vec<T>,
+    scratch: Vec<T>,
 }
 
 impl<'a, T: Real> Panel<'a, T> {
     pub(super) fn new(matrix: &'a mut Lower<T>, first: usize, width: usize) -> Self {
         let rows = matrix.size - first;
         let pairs = vec![T::zero_impl(); 3 * width * rows];
-        Self { matrix, first, width, pairs, product: vec![T::zero_impl(); rows] }
+        let (product, scratch) = (vec![T::zero_impl(); rows], vec![T::zero_impl(); scratch_for(rows)]);
+        Self { matrix, first, width, pairs, product, scratch }
     }
 
     fn rows(&self) -> usize {
@@ -52,7 +54,7 @@ impl<'a, T: Real> Panel<'a, T> {
         let (pairs, width) = (&self.pairs, self.width);
         let v = &pairs[at..at + length];
         let product = &mut self.product[..length];
-        times(self.matrix, i + 1, v, product);
+        times(self.matrix, i + 1, v, product, &mut self.scratch);
         let along_v = dots(pairs, (0, rows, from), known, v);
         let along_w = dots(pairs, (width, rows, from), known, v);
         add_columns(pairs, (0, rows, from), &along_w, product);

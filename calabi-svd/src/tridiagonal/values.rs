@@ -111,7 +111,7 @@ impl Sweep {
     }
 
     /// Rotates rows `i` and `i + 1`, squared.
-    #[inline(always)]
+    #[inline]
     fn step(&mut self, block: &mut Block, i: usize) {
         let (square, entry) = (block.squares[i], block.d[i] - self.shift);
         let r = self.p + square;

@@ -9,6 +9,7 @@ use std::ops::Range;
 use faer::Mat;
 
 use super::Tridiagonal;
+use crate::threads;
 
 /// Eigenvalues closer than this share of the norm make a cluster: vectors of others are orthogonal to 1e-7.
 const CLOSE: f64 = 1e-8;
@@ -36,14 +37,19 @@ impl Tridiagonal {
         let norm = self.norm();
         // Clusters are whole, so that what becomes of one does not depend on where `r` cuts it.
         let mut vectors = Mat::zeros(self.size(), self.size().min(r + LARGEST));
-        for cluster in clusters(values, CLOSE * norm) {
-            if cluster.start >= r {
-                break;
-            }
+        let wanted = clusters(values, CLOSE * norm).take_while(|cluster| cluster.start < r).collect();
+        let found = threads::map(wanted, &|cluster: Range<usize>| {
             let first = cluster.start;
-            if cluster.len() > LARGEST || self.cluster(values, cluster, norm, &mut vectors).is_none() {
+            let whole = cluster.len() <= LARGEST;
+            (first, whole.then(|| self.cluster(values, cluster, norm)).flatten())
+        });
+        for (first, cluster) in found {
+            let Some(cluster) = cluster else {
                 self.divide(first, &mut vectors)?;
                 break;
+            };
+            for (k, vector) in cluster.into_iter().enumerate() {
+                vectors.col_mut(first + k).iter_mut().zip(vector).for_each(|(to, v)| *to = v);
             }
         }
         vectors.truncate(self.size(), r);
@@ -51,13 +57,14 @@ impl Tridiagonal {
     }
 
     /// Vectors of neighbouring eigenvalues, orthogonal to each other.
-    fn cluster(&self, values: &[f64], range: Range<usize>, norm: f64, vectors: &mut Mat<f64>) -> Option<()> {
+    fn cluster(&self, values: &[f64], range: Range<usize>, norm: f64) -> Option<Vec<Vec<f64>>> {
+        let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(range.len());
         for i in range.clone() {
             let mut vector = self.vector(values[i], norm)?;
             for _ in 0..2 {
-                for before in range.start..i {
-                    let along: f64 = vectors.col(before).iter().zip(&vector).map(|(a, b)| a * b).sum();
-                    vector.iter_mut().zip(vectors.col(before).iter()).for_each(|(v, b)| *v -= along * b);
+                for before in &vectors {
+                    let along: f64 = before.iter().zip(&vector).map(|(a, b)| a * b).sum();
+                    vector.iter_mut().zip(before).for_each(|(v, b)| *v -= along * b);
                 }
                 let left = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
                 if left < NEW {
@@ -68,9 +75,9 @@ impl Tridiagonal {
             if range.len() > 1 && self.residual(values[i], &vector) > MIXED * norm {
                 return None;
             }
-            vectors.col_mut(i).iter_mut().zip(vector).for_each(|(to, v)| *to = v);
+            vectors.push(vector);
         }
-        Some(())
+        Some(vectors)
     }
 
     /// `‖T v − λ v‖`.
