@@ -68,6 +68,9 @@ fn speedup(decomposer: &dyn Decomposer, shape: Shape, threads: usize) -> f64 {
 
 /// The groups that are done one at a time with all threads: the largest first, as long as that ends sooner.
 fn alone(loads: &[Load], threads: usize, memory: u64) -> Vec<usize> {
+    if threads < 2 {
+        return Vec::new();
+    }
     let mut order: Vec<usize> = (0..loads.len()).collect();
     order.sort_by(|&a, &b| loads[b].alone.total_cmp(&loads[a].alone));
     let mut rest: f64 = loads.iter().map(|load| load.alone).sum();
