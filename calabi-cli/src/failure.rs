@@ -1,7 +1,6 @@
 //! How a failed command ends: a message that points at the line and names the way out, and an exit code.
 
 use std::error::Error as StdError;
-use std::process::ExitCode;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use calabi::api::ConfigError;
@@ -11,7 +10,7 @@ use crate::print;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The engine says why.
     Engine(Box<PipelineError>),
     /// A file of the command itself cannot be read or written.
@@ -40,21 +39,35 @@ impl From<ConfigError> for Failure {
 
 impl Failure {
     /// The failure of a run of this pipeline.
-    pub(crate) fn of(error: Error, source: Option<&Source>) -> Self {
+    #[must_use]
+    pub fn of(error: Error, source: Option<&Source>) -> Self {
         Self::Engine(Box::new(PipelineError { error: Box::new(error), source: source.cloned() }))
     }
 
-    /// Prints the message and gives the exit code.
-    pub(crate) fn report(self) -> ExitCode {
+    /// What the program would print, without colours: the message, the line that it is about, the way out.
+    #[must_use]
+    pub fn explain(&self) -> String {
         match self {
-            Self::ClosedStdout => ExitCode::SUCCESS,
+            Self::ClosedStdout => "stdout is closed".to_owned(),
+            Self::File(problem) => problem.clone(),
+            Self::Engine(failure) => {
+                let text = render(&failure.error, failure.source.as_ref(), &Renderer::plain());
+                text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+            }
+        }
+    }
+
+    /// Prints the message and gives the exit code.
+    pub(crate) fn report(self) -> u8 {
+        match self {
+            Self::ClosedStdout => 0,
             Self::File(problem) => {
                 print::note(Renderer::styled().render(&[Group::with_title(Level::ERROR.primary_title(problem))]));
-                ExitCode::from(1)
+                1
             }
             Self::Engine(failure) => {
-                print::note(render(&failure.error, failure.source.as_ref()));
-                ExitCode::from(code(&failure.error))
+                print::note(render(&failure.error, failure.source.as_ref(), &Renderer::styled()));
+                code(&failure.error)
             }
         }
     }
@@ -70,7 +83,7 @@ fn code(error: &Error) -> u8 {
     }
 }
 
-fn render(error: &Error, source: Option<&Source>) -> String {
+fn render(error: &Error, source: Option<&Source>, renderer: &Renderer) -> String {
     let title = message(error);
     let mut groups = vec![Group::with_title(Level::ERROR.primary_title(title))];
     if let Some((source, span)) = source.zip(error.span()) {
@@ -82,7 +95,7 @@ fn render(error: &Error, source: Option<&Source>) -> String {
     if let Some(help) = error.help() {
         groups.push(Group::with_title(Level::HELP.secondary_title(help.to_owned())));
     }
-    Renderer::styled().render(&groups)
+    renderer.render(&groups)
 }
 
 /// The span of a whole section is shown by its first line.

@@ -28,7 +28,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use args::{Args, Command, DensifyArgs, EvalArgs, InspectArgs};
-use failure::Failure;
+
+pub use commands::run::reported;
+pub use failure::Failure;
+pub use table::report_text;
 
 /// What a command has to say to the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,17 +48,23 @@ pub fn main() -> ExitCode {
 
 /// Runs the program on these arguments, the first of which is its name.
 pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    ExitCode::from(exit_code(args))
+}
+
+/// Runs the program on these arguments, the first of which is its name, and gives its exit code, for a program that ends by
+/// itself.
+pub fn exit_code(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
             // Nothing is left to say where this cannot be printed.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return if error.use_stderr() { 2 } else { 0 };
         }
     };
     match dispatch(args.command) {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::GateNotMet) => ExitCode::from(3),
+        Ok(Ending::Done) => 0,
+        Ok(Ending::GateNotMet) => 3,
         Err(failure) => failure.report(),
     }
 }

@@ -54,7 +54,8 @@ impl fmt::Display for Rows {
 }
 
 /// What a run did: warnings first, then each layer, then totals and the comparison.
-pub(crate) fn report_text(report: &Report) -> String {
+#[must_use]
+pub fn report_text(report: &Report) -> String {
     let mut text = String::new();
     for warning in &report.warnings {
         let _ = write!(text, "note: {warning}\n\n");

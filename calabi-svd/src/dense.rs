@@ -52,6 +52,26 @@ pub fn project(weight: ArrayView2<'_, f32>, basis: Basis) -> Result<Factors, Dec
     })
 }
 
+/// `left · right`, `m × r` by `r × n`, in `f32`.
+///
+/// ```
+/// use calabi_svd::dense::multiply;
+/// use ndarray::array;
+///
+/// let product = multiply(array![[1.0_f32], [2.0]].view(), array![[3.0, 4.0]].view())?;
+/// assert_eq!(product, array![[3.0, 4.0], [6.0, 8.0]]);
+/// # Ok::<(), calabi_api::DecomposeError>(())
+/// ```
+///
+/// # Errors
+/// Where `left` does not have as many columns as `right` has rows.
+pub fn multiply(left: ArrayView2<'_, f32>, right: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
+    if left.ncols() != right.nrows() {
+        return Err(DecomposeError::Beyond { asked: left.ncols(), available: right.nrows() });
+    }
+    Ok(product(viewed(&row_major(left)), viewed(&row_major(right))))
+}
+
 pub(crate) fn product(left: MatRef<'_, f32>, right: MatRef<'_, f32>) -> Array2<f32> {
     let mut product = Array2::zeros((left.nrows(), right.ncols()));
     if let Some(entries) = product.as_slice_mut() {

@@ -118,18 +118,19 @@ fn share(
             cost: layer.cost,
             ranks: options(layer, &pipeline.layers, spectrum.known()),
         })
-        .collect();
-    ask(allocator, layers, plan)
+        .collect::<Vec<_>>();
+    let (rest, decided) = elsewhere(plan, &layers);
+    ask(allocator, layers, rest, decided)
 }
 
 /// Asks an allocator, and holds it to its contract.
-fn ask(allocator: &dyn RankAllocator, layers: Vec<LayerOptions<'_>>, plan: &Plan) -> Result<Vec<Choice>, SelectError> {
-    let dense: Cost = layers.iter().map(|layer| layer.cost.dense).sum();
-    let elsewhere = || plan.layers.iter().filter(|l| l.is_selected() && l.decision != Decision::Open);
-    let before: Cost = elsewhere().map(|l| l.layer.cost.dense).sum();
-    let after: Cost = elsewhere().map(crate::PlannedLayer::cost).sum();
-    let rest = plan.totals.cost.without(dense).without(before) + after;
-    let model = Allocation { layers, rest, decided: (before, after) };
+pub(crate) fn ask(
+    allocator: &dyn RankAllocator,
+    layers: Vec<LayerOptions<'_>>,
+    rest: Cost,
+    decided: (Cost, Cost),
+) -> Result<Vec<Choice>, SelectError> {
+    let model = Allocation { layers, rest, decided };
     let choices = allocator.allocate(&model)?;
     if choices.len() != model.layers.len() {
         return Err(SelectError::new(format!("{} choices were made for {} layers", choices.len(), model.layers.len())));
@@ -143,6 +144,15 @@ fn ask(allocator: &dyn RankAllocator, layers: Vec<LayerOptions<'_>>, plan: &Plan
         }
     }
     Ok(choices)
+}
+
+/// What a plan costs besides these layers, and what the layers that are decided already cost before and after.
+fn elsewhere(plan: &Plan, layers: &[LayerOptions<'_>]) -> (Cost, (Cost, Cost)) {
+    let dense: Cost = layers.iter().map(|layer| layer.cost.dense).sum();
+    let decided = || plan.layers.iter().filter(|l| l.is_selected() && l.decision != Decision::Open);
+    let before: Cost = decided().map(|l| l.layer.cost.dense).sum();
+    let after: Cost = decided().map(crate::PlannedLayer::cost).sum();
+    (plan.totals.cost.without(dense).without(before) + after, (before, after))
 }
 
 /// Asks the selector that a layer's rule names; none where an allocator decides.

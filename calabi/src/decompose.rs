@@ -5,16 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use calabi_api::{
-    Basis, Choice, DecomposeError, Decomposer, Decomposition, Kept, Layer, LayerSource, LayerSpectrum, Rank, RankRule,
-    SelectError, Side, Spectrum,
+    Basis, Choice, DecomposeError, Kept, Layer, LayerSource, LayerSpectrum, Rank, RankRule, SelectError, Side, Spectrum,
 };
 use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::choose::{options, select};
 use crate::made::{Finished, Made};
 use crate::memory::{Budget, working_set};
-use crate::metric::{Factorization, Limits, Metric, Room, factorize};
+use crate::metric::{Limits, Metric, Room};
 use crate::metrics::Metrics;
+use crate::parts::Parts;
 pub(crate) use crate::store::Decomposed;
 use crate::store::{Key, Store};
 use crate::turns::in_turns;
@@ -170,7 +170,7 @@ impl Work<'_> {
             return Ok((planned.decision.clone(), None));
         }
         let room = Room::new();
-        let parts = match Parts::of(&weight, metric, decomposer, limits, &room) {
+        let parts = match Parts::of(weight.view(), metric, decomposer, limits, &room) {
             Ok(parts) => parts,
             Err(error) => return failed(context, layer, error),
         };
@@ -213,7 +213,7 @@ impl Work<'_> {
         }
         let vectors = basis.vectors.slice_axis(Axis(1), (..rank.get()).into()).to_owned();
         let made = Made::of(self.context, layer, weight, Basis { side: basis.side, vectors }, Some(metric))?;
-        Ok(Some(Finished::of(*rank, made, energy)))
+        Finished::of(*rank, made, energy).map(Some).map_err(|source| Error::decompose(layer, source))
     }
 
     /// What becomes of a layer with this spectrum: what is decided already stays, what an allocator decides is open.
@@ -253,50 +253,6 @@ pub(crate) fn largest_that_pays(pipeline: &Pipeline, layer: &Layer) -> Rank {
     let full = layer.shape.full_rank();
     let pays = |rank: &Rank| !pipeline.layers.break_even || layer.cost.pays(*rank);
     (1..=full.get()).rev().filter_map(Rank::new).find(pays).unwrap_or(Rank::ONE)
-}
-
-/// A weight taken apart, by itself or in a metric.
-enum Parts<'a> {
-    Plain(Box<dyn Decomposition + 'a>),
-    Measured(Factorization<'a>),
-}
-
-impl<'a> Parts<'a> {
-    fn of(
-        weight: &'a Array2<f32>,
-        metric: Option<&Metric>,
-        decomposer: &dyn Decomposer,
-        limits: Limits,
-        room: &'a Room,
-    ) -> Result<Self, DecomposeError> {
-        match metric {
-            None => decomposer.svd(weight.view(), limits.kept).map(Self::Plain),
-            Some(metric) => factorize(weight.view(), metric, decomposer, limits, room).map(Self::Measured),
-        }
-    }
-
-    fn spectrum(&self) -> &Spectrum {
-        match self {
-            Self::Plain(decomposition) => decomposition.spectrum(),
-            Self::Measured(factorization) => factorization.spectrum(),
-        }
-    }
-
-    fn basis(&self, rank: Rank) -> Result<Basis, DecomposeError> {
-        match self {
-            Self::Plain(decomposition) => decomposition.basis(rank),
-            Self::Measured(factorization) => {
-                factorization.basis(rank).map(|vectors| Basis { side: Side::Left, vectors })
-            }
-        }
-    }
-
-    fn remark(&self) -> Option<&str> {
-        match self {
-            Self::Plain(decomposition) => decomposition.remark(),
-            Self::Measured(factorization) => factorization.remark(),
-        }
-    }
 }
 
 /// The largest rank that the layer's rule can choose, whatever it has chosen: what is found does not depend on whether ranks

@@ -31,10 +31,12 @@ mod eval;
 mod finetune;
 mod hub;
 mod made;
+mod matrix;
 mod memory;
 mod metric;
 mod metrics;
 mod observe;
+mod parts;
 mod pattern;
 mod pipeline;
 mod plan;
@@ -65,6 +67,7 @@ mod verify;
 pub use calabi_api as api;
 // The linker drops crates that no code names, and their plugins with them.
 use calabi_io as _;
+pub use calabi_io::{MODELLING_FILE, MODELLING_TEXT};
 #[cfg(feature = "runtimes")]
 pub use calabi_nn as nn;
 pub use calabi_rank as rank;
@@ -78,13 +81,14 @@ pub use estimate::Estimate;
 pub use eval::{EvalOptions, Evaluation, evaluate};
 pub use finetune::{FinetuneOptions, FinetuneReport, finetune};
 pub use hub::{is_hosted, locate};
+pub use matrix::{Factorized, InputMetric, Matrix, allocate_ranks, choose_rank, selector_of};
 pub use metric::{Bias, Objective};
 pub use observe::{Observer, Silent, Stage};
 pub use pattern::Pattern;
 pub use pipeline::{
     Assignment, CalibrationSettings, FinetuneObjective, FinetuneSettings, LayerSettings, ModelSettings, OnError,
     Override, Pipeline, PipelineError, RefineSection, ReportSettings, SearchSettings, Source, VerifySettings,
-    pipeline_schema,
+    parse_decomposer, parse_rule, pipeline_schema,
 };
 pub use plan::{Decision, Plan, PlannedLayer, Rule};
 pub use reference::{PluginEntry, SettingEntry, catalogue, reference};

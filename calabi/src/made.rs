@@ -1,6 +1,6 @@
 //! The factors of a layer as a file will hold them, and what they lose.
 
-use calabi_api::{Basis, Factors, Layer, Rank};
+use calabi_api::{Basis, DecomposeError, Factors, Layer, Rank};
 use calabi_svd::dense::project;
 use ndarray::{Array1, ArrayView2};
 
@@ -30,11 +30,22 @@ impl<'m> Made<'m> {
         Ok(Self { weight, metric, factors })
     }
 
+    /// The same of a matrix that no file holds.
+    pub(crate) fn unrounded(
+        weight: ArrayView2<'m, f32>,
+        basis: Basis,
+        metric: Option<&'m Metric>,
+    ) -> Result<Self, DecomposeError> {
+        let mut factors = project(weight, basis)?;
+        factors.bias = metric.and_then(|metric| compensation(weight, &factors, metric)).map(to_f32);
+        Ok(Self { weight, metric, factors })
+    }
+
     /// The relative error, in the metric in which the layer was decomposed; `energy` is that of its outputs.
-    pub(crate) fn measured_error(&self, energy: f64) -> f64 {
+    pub(crate) fn measured_error(&self, energy: f64) -> Result<f64, DecomposeError> {
         let Some(metric) = self.metric else { return relative_error(self.weight, &self.factors) };
         let added = self.factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
-        relative(measured_loss(self.weight, &self.factors, metric, added.as_ref()), energy)
+        Ok(relative(measured_loss(self.weight, &self.factors, metric, added.as_ref()), energy))
     }
 }
 
@@ -48,9 +59,9 @@ pub(crate) struct Finished {
 
 impl Finished {
     /// What is known of these factors, of this rank.
-    pub(crate) fn of(rank: Rank, made: Made<'_>, energy: f64) -> Self {
-        let measured_error = made.measured_error(energy);
-        Self { rank, bias: made.factors.bias, measured_error }
+    pub(crate) fn of(rank: Rank, made: Made<'_>, energy: f64) -> Result<Self, DecomposeError> {
+        let measured_error = made.measured_error(energy)?;
+        Ok(Self { rank, bias: made.factors.bias, measured_error })
     }
 
     /// The factors once more, from the same weight and basis.

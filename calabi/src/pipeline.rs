@@ -19,6 +19,7 @@ pub use calibration::{CalibrationSettings, RefineSection};
 #[cfg(feature = "runtimes")]
 pub(crate) use finetune::MINUTES as FINETUNE_MINUTES;
 pub use finetune::{FinetuneObjective, FinetuneSettings};
+pub use parse::{parse_decomposer, parse_rule};
 pub use schema::pipeline_schema;
 pub use sections::{LayerSettings, ModelSettings, OnError, ReportSettings, SearchSettings, VerifySettings};
 pub use set::Assignment;

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use calabi_api::{Factors, FormatError, Layer, LayerSink, Rank, Replacement, Written};
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use calabi_api::{DecomposeError, Factors, FormatError, Layer, LayerSink, Rank, Replacement, Written};
+use calabi_svd::dense::multiply;
+use ndarray::{Array1, ArrayView2, Axis};
 
 use crate::decompose::{Context, Decomposed};
 use crate::made::Made;
@@ -115,7 +116,8 @@ fn one_layer(
             };
             let made = Made::of(context, layer, weight.view(), basis, metric.as_ref())?;
             let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
-            let measured = ready.measure.then(|| made.measured_error(energy));
+            let measured = ready.measure.then(|| made.measured_error(energy)).transpose();
+            let measured = measured.map_err(|source| Error::decompose(layer, source))?;
             (made.factors, measured)
         }
     };
@@ -150,18 +152,18 @@ pub(crate) fn to_f32(bias: Array1<f64>) -> Array1<f32> {
 }
 
 /// `‖W − left · right‖ / ‖W‖`, a block of rows at a time; zero for a weight that is zero.
-pub(crate) fn relative_error(weight: ArrayView2<'_, f32>, factors: &Factors) -> f64 {
-    const ROWS: usize = 128;
+pub(crate) fn relative_error(weight: ArrayView2<'_, f32>, factors: &Factors) -> Result<f64, DecomposeError> {
+    const ROWS: usize = 512;
     let mut lost = 0.0;
     let mut energy = 0.0;
     for (rows, left) in weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS)) {
-        let product: Array2<f32> = left.dot(&factors.right);
+        let product = multiply(left, factors.right.view())?;
         for (&w, &p) in rows.iter().zip(&product) {
             lost += (f64::from(w) - f64::from(p)).powi(2);
             energy += f64::from(w).powi(2);
         }
     }
-    relative(lost, energy)
+    Ok(relative(lost, energy))
 }
 
 /// The root of a loss as a share of an energy; the root itself where there is no energy.

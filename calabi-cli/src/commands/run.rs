@@ -1,7 +1,7 @@
 //! `calabi-cli run`: the main job.
 
 use calabi::api::ConfigError;
-use calabi::{Pipeline, Plan, Report, RunOptions, Shard, Target};
+use calabi::{Observer, Pipeline, Plan, Report, RunOptions, Shard, Target};
 
 use crate::args::{Format, Phase, RunArgs};
 use crate::failure::Failure;
@@ -38,19 +38,28 @@ pub(super) fn whole(
     format: Format,
     progress: &Progress,
 ) -> Result<Ending, Failure> {
-    let fail = |error| Failure::of(error, pipeline.source.as_ref());
-    let json = report_target(pipeline, options).map_err(fail)?;
-    let report = calabi::run(pipeline, options, progress).map_err(fail)?;
+    let report = reported(pipeline, options, progress)?;
     let printed = match format {
         Format::Human => print::text(&report_text(&report)),
         Format::Json => print::json(&report),
     };
-    json.map(|target| target.json(&report)).transpose()?;
     if !report.passed() {
         say_where(&report);
         return Ok(Ending::GateNotMet);
     }
     printed.map(|()| Ending::Done)
+}
+
+/// Runs a pipeline to its end, and writes the report where `[report]` says.
+///
+/// # Errors
+/// As `calabi::run`, and where the report cannot be written.
+pub fn reported(pipeline: &Pipeline, options: &RunOptions, observer: &dyn Observer) -> Result<Report, Failure> {
+    let fail = |error| Failure::of(error, pipeline.source.as_ref());
+    let json = report_target(pipeline, options).map_err(fail)?;
+    let report = calabi::run(pipeline, options, observer).map_err(fail)?;
+    json.map(|target| target.json(&report)).transpose()?;
+    Ok(report)
 }
 
 /// Where the report goes besides stdout, checked before any work.

@@ -73,6 +73,42 @@ pub(super) fn pipeline(text: &str) -> Result<Pipeline, ConfigError> {
     Ok(pipeline)
 }
 
+/// A rank rule of the settings that would stand in `[rank]`, `kind` among them.
+///
+/// ```
+/// use calabi::{api::RankRule, parse_rule};
+///
+/// assert!(matches!(parse_rule("kind = 'energy'\nthreshold = 0.95")?, RankRule::Selector(_)));
+/// assert!(parse_rule("kind = 'energy'\nthreshold = 95").is_err());
+/// # Ok::<(), calabi::api::ConfigError>(())
+/// ```
+///
+/// # Errors
+/// Where no rule has that kind, or its settings are wrong.
+pub fn parse_rule(text: &str) -> Result<RankRule, ConfigError> {
+    plugin_text(text).map(|rule| *rule)
+}
+
+/// A decomposer of the settings that would stand in `[decomposer]`, `kind` among them.
+///
+/// ```
+/// assert!(calabi::parse_decomposer("kind = 'faer'").is_ok());
+/// let unknown = calabi::parse_decomposer("kind = 'fear'").unwrap_err();
+/// assert!(unknown.help().is_some_and(|help| help.contains("did you mean `faer`?")));
+/// ```
+///
+/// # Errors
+/// Where no decomposer has that kind, or its settings are wrong.
+pub fn parse_decomposer(text: &str) -> Result<Arc<dyn Decomposer>, ConfigError> {
+    plugin_text(text).map(Arc::from)
+}
+
+fn plugin_text<T: Registered + ?Sized>(text: &str) -> Result<Box<T>, ConfigError> {
+    let table = DeTable::parse(text)?;
+    let value = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+    plugin_box::<T>(value).map(|found| found.value)
+}
+
 /// What no section can see alone.
 fn check(pipeline: &Pipeline) -> Result<(), ConfigError> {
     if let Some(format) = &pipeline.model.format {
