@@ -5,4 +5,4 @@ mod onnx;
 mod safetensors;
 
 pub use onnx::Onnx;
-pub use safetensors::{MODELLING_FILE, MODELLING_TEXT, SafeTensors, is_head};
+pub use safetensors::{MODELLING_FILE, SafeTensors, is_head};

@@ -28,7 +28,7 @@ mod sink;
 mod source;
 mod weights;
 
-pub use loader::{FILE as MODELLING_FILE, TEXT as MODELLING_TEXT};
+pub use loader::FILE as MODELLING_FILE;
 pub use roles::is_head;
 
 use std::path::Path;

@@ -334,12 +334,25 @@ pub fn compress_hf_model(
         let problem = format!("{} is no checkpoint folder: it has no config.json", folder.display());
         return Err(ConfigError::new(problem).with_help("compress_model takes models of other kinds").into());
     }
-    let heads = heads(open_model(&folder, None)?.layers())?;
+    let heads = heads(&folder)?;
     compression.with_exclude(heads).run(&folder, output.as_ref(), observer)
 }
 
-/// Patterns of the heads among these layers.
-fn heads(layers: &[Layer]) -> Result<Vec<Pattern>, ConfigError> {
+/// Patterns of the layers of a model that map hidden states to the vocabulary.
+///
+/// ```
+/// # use std::path::Path;
+/// # let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("calabi-nn/tests/models/llama");
+/// let heads = calabi::heads(&model)?;
+/// assert!(heads.len() == 1 && heads[0].matches("lm_head"));
+/// # Ok::<(), calabi::Error>(())
+/// ```
+///
+/// # Errors
+/// Where the model cannot be opened.
+pub fn heads(model: &Path) -> Result<Vec<Pattern>, Error> {
+    let source = open_model(model, None)?;
     let exactly = |layer: &Layer| Pattern::new(&format!("re:{}", regex::escape(&layer.name))).map_err(ConfigError::new);
-    layers.iter().filter(|layer| calabi_io::is_head(&layer.name)).map(exactly).collect()
+    let heads = source.layers().iter().filter(|layer| calabi_io::is_head(&layer.name));
+    Ok(heads.map(exactly).collect::<Result<_, _>>()?)
 }

@@ -67,14 +67,13 @@ mod verify;
 pub use calabi_api as api;
 // The linker drops crates that no code names, and their plugins with them.
 use calabi_io as _;
-pub use calabi_io::{MODELLING_FILE, MODELLING_TEXT};
 #[cfg(feature = "runtimes")]
 pub use calabi_nn as nn;
 pub use calabi_rank as rank;
 pub use calabi_svd as svd;
 
 pub use calibrate::{Gathered, gather as calibrate};
-pub use compress::{Compression, Weights, compress_hf_model, compress_model};
+pub use compress::{Compression, Weights, compress_hf_model, compress_model, heads};
 pub use densify::{Densified, DensifyOptions, densify};
 pub use error::Error;
 pub use estimate::Estimate;

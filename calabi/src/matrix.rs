@@ -198,7 +198,7 @@ const NAMELESS: &str = "matrix";
 /// use calabi::{choose_rank, rank::Energy};
 ///
 /// let spectrum = Spectrum::complete(vec![3.0, 1.0, 0.1])?;
-/// let most = Energy { threshold: Fraction::new(0.9).ok_or("not a share")? };
+/// let most = Energy { threshold: Fraction::new(0.85).ok_or("not a share")? };
 /// let shape = Shape::new(3, 3).ok_or("empty")?;
 /// let choice = choose_rank(&most, (shape, &spectrum), (1.try_into()?, false))?;
 /// assert!(matches!(choice.kept, Kept::Rank(rank) if rank.get() == 1));

@@ -7,7 +7,7 @@ use super::json;
 /// The name of the file beside factorized weights from which transformers learns to load them.
 pub const FILE: &str = "modeling_calabi.py";
 /// What stands in it.
-pub const TEXT: &str = include_str!("loader/modeling_calabi.py");
+pub(super) const TEXT: &str = include_str!("loader/modeling_calabi.py");
 /// The key under which a configuration says which code loads the model.
 pub(super) const MAP: &str = "auto_map";
 /// The key under which a configuration names the file with the weights; else it is known by its name.

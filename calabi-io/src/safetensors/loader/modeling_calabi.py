@@ -71,6 +71,12 @@ class CalabiConfig:
     @classmethod
     def from_pretrained(cls, folder, return_unused_kwargs=False, **kwargs):
         said, kwargs = PretrainedConfig.get_config_dict(folder, **kwargs)
+        return cls.from_dict(said, return_unused_kwargs, **(kwargs | {"name_or_path": folder}))
+
+    @classmethod
+    def from_dict(cls, said, return_unused_kwargs=False, name_or_path="", **kwargs):
+        """Of what `config.json` says."""
+        said = dict(said)
         calabi, auto_map = said.pop("calabi"), said.pop("auto_map")
         if calabi["version"] != VERSION:
             raise ValueError(f"calabi's version is {calabi['version']}: this file knows {VERSION}")
@@ -78,11 +84,11 @@ class CalabiConfig:
         said["model_type"] = calabi["base_model_type"]
         reader = AutoConfig
         if reference := calabi.get("auto_map", {}).get("AutoConfig"):
-            reader = get_class_from_dynamic_module(reference, folder)
+            reader = get_class_from_dynamic_module(reference, name_or_path)
         with tempfile.TemporaryDirectory() as place:
             pathlib.Path(place, "config.json").write_text(json.dumps(said), encoding="utf-8")
             config, unused = reader.from_pretrained(place, return_unused_kwargs=True, **kwargs)
-        config.name_or_path = folder
+        config.name_or_path = name_or_path
         config = factorized_config(config, calabi, auto_map)
         return (config, unused) if return_unused_kwargs else config
 

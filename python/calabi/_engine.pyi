@@ -1,0 +1,61 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION: str
+
+class Spectrum:
+    """Singular values of a matrix, largest first, and what every rank loses.
+
+    Values are those of the matrix, or of what it does to its inputs where a metric was given.
+    """
+
+    def __init__(self, values: list[float], shape: tuple[int, int] | None = None, *, name: str = "matrix") -> None: ...
+    @property
+    def name(self) -> str:
+        """What messages call the matrix: in a run, the name of the layer."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs by inputs."""
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The singular values that are known."""
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """The squared error of each rank, from 0 on."""
+    @property
+    def energy(self) -> float:
+        """The sum of all squared singular values, also of those that are not known."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether every singular value is known."""
+    @property
+    def break_even(self) -> int:
+        """The largest rank at which factors are smaller than the matrix."""
+    def relative_error(self, rank: int) -> float:
+        """The relative error of the best approximation of this rank, from 0 to 1."""
+    def __len__(self) -> int: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]: ...
+
+def program(args: list[str]) -> int: ...
+def plugins() -> list[tuple[str, str, str, list[tuple[str, str, str | None, str]]]]: ...
+def decompose(
+    weight: NDArray[np.float32], rank: int | None, how: dict[str, Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]: ...
+def spectrum(weight: NDArray[np.float32], how: dict[str, Any]) -> Spectrum: ...
+def factorize(
+    weight: NDArray[np.float32], rank: Any, rounding: tuple[int, bool], how: dict[str, Any]
+) -> tuple[
+    tuple[int | None, str],
+    tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None] | None,
+    Spectrum,
+    float,
+    float,
+    str | None,
+]: ...
+def select(spectrum: Spectrum, rule: Any, rounding: tuple[int, bool]) -> tuple[int | None, str]: ...
+def allocate(
+    spectra: list[Spectrum], rule: Any, rounding: tuple[int, bool]
+) -> list[tuple[int | None, str]]: ...
+def run(file: str | None, json: str | None, options: dict[str, Any]) -> tuple[bool, str, str]: ...

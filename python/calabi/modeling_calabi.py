@@ -1,0 +1,1 @@
+../../calabi-io/src/safetensors/loader/modeling_calabi.py
