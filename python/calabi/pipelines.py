@@ -24,6 +24,7 @@ def run(
     memory: str | None = None,
     threads: int | None = None,
     progress: bool | Progress | None = None,
+    _spare_heads: bool = False,
 ) -> Report:
     """Compresses a model, as `calabi-cli run` does.
 
@@ -55,6 +56,7 @@ def run(
         "threads": threads,
         "set": [f"{key}={json.dumps(_settings.plain(value, key))}" for key, value in (set or {}).items()],
         "progress": observer(progress),
+        "spare_heads": _spare_heads,
         "rank": None,
         "overrides": [],
     }

@@ -29,7 +29,7 @@ mod _engine {
     #[pymodule_export]
     use super::program;
     #[pymodule_export]
-    use super::rules::plugins;
+    use super::rules::{plugins, shares_budget};
     #[pymodule_export]
     use super::spectrum::Spectrum;
 

@@ -51,6 +51,12 @@ pub(crate) fn plugins(
     Ok(entries.into_iter().map(settings).collect())
 }
 
+/// Whether rules of this kind share a budget among layers.
+#[pyfunction]
+pub(crate) fn shares_budget(kind: &str) -> bool {
+    registry::find::<RankRule>(kind).is_ok_and(calabi::api::Plugin::shares_budget)
+}
+
 /// A rule that shares a budget.
 pub(crate) fn allocator(given: &Bound<'_, PyAny>) -> PyResult<Box<dyn calabi::api::RankAllocator>> {
     match rule(given, &Raised::default())? {

@@ -1,0 +1,185 @@
+"""Checkpoints of the Hugging Face kind, compressed in one call and loaded back."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ._settings import Rule
+from .calibration import Forward, gather, save
+from .errors import ConfigError, InputError
+from .low_rank import ruled
+from .matrices import Statistics
+from .pipelines import run
+from .progress import Progress
+
+# What a checkpoint holds beside its weights, where it does.
+_BESIDE = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+    "preprocessor_config.json", "processor_config.json",
+)
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# Those that name a task come first: AutoModel takes the body of any model.
+_LAST = ("AutoModelForPreTraining", "AutoModelWithLMHead", "AutoModelForTextEncoding", "AutoModel")
+
+
+def compress_hf_model(
+    model: str | os.PathLike[str],
+    compression_ratio: float | None = None,
+    *,
+    rank: Rule | None = None,
+    keep: float | None = None,
+    output: str | os.PathLike[str] | None = None,
+    min_features: int = 1,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+    heads: bool = False,
+    calibrate: Iterable[Any] | Mapping[str, Statistics] | None = None,
+    forward: Forward | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    pipeline: Mapping[str, Any] | None = None,
+    auto_class: Any = None,
+    revision: str | None = None,
+    force: bool = False,
+    threads: int | None = None,
+    memory: str | None = None,
+    verbose: bool = False,
+    progress: bool | Progress | None = None,
+    **loading: Any,
+) -> Any:
+    """Compresses a checkpoint, and gives the model loaded back; `model.calabi_report` is the report.
+
+    Args:
+        model: a folder, or a name that transformers finds in its cache or on the hub.
+        compression_ratio: the share of `min(inputs, outputs)` that each layer keeps as its rank, also where factors are
+            then larger than the dense weight.
+        rank: in place of it, the rule: a rank, a plugin's `kind` and settings, a function of the spectrum.
+        keep: in place of it, the share of the layers' parameters that is kept, shared so that the least is lost.
+        output: the folder that the checkpoint goes to; it is deleted once the model is loaded, unless given.
+        min_features: layers with fewer inputs or outputs are left alone.
+        include: patterns of the names of layers that take part.
+        exclude: patterns of those that do not.
+        heads: whether layers that map hidden states to the vocabulary take part too.
+        calibrate: batches that the dense model runs on, or what `calabi.calibrate` gave: the error of each layer's
+            outputs is then the smallest.
+        forward: called as `forward(model, batch)`, where batches are not the model's arguments.
+        calibration: in place of these, the section of a pipeline: the engine then runs the model itself.
+        pipeline: further sections, such as `{"verify": {...}}`.
+        auto_class: what loads the model; that of its architecture unless said.
+        revision: of a model on the hub.
+        force: whether an output that exists is replaced.
+        threads: as many as there are processors, unless said.
+        memory: what the layers in work may take together, such as `"4GiB"`.
+        verbose: whether the report is printed, and progress shown.
+        progress: as in `calabi.run`.
+        loading: what `from_pretrained` is given, such as `dtype` and `device_map`.
+
+    Raises:
+        What `calabi.run` raises; InputError where the checkpoint has no safetensors.
+    """
+    settings = _settings(compression_ratio, rank, keep)
+    layers = {"min_features": min_features, "include": include and list(include), "exclude": list(exclude) or None}
+    settings["layers"] = layers | settings.get("layers", {})
+    folder = _folder(model, revision)
+    with tempfile.TemporaryDirectory(prefix="calabi-") as place:
+        if calibrate is not None:
+            calibration = {"statistics": _statistics(folder, calibrate, forward, place), **(calibration or {})}
+        if calibration is not None:
+            settings["calibration"] = calibration
+        settings["model"] = {"input": folder, "output": output or pathlib.Path(place, "model")}
+        settings |= pipeline or {}
+        watched = progress if progress is not None else verbose or None
+        report = run(
+            settings, force=force, threads=threads, memory=memory, progress=watched, _spare_heads=not heads
+        )
+        if verbose:
+            print(report)
+        loaded = _load(report.output, auto_class, loading)
+    loaded.calabi_report = report
+    return loaded
+
+
+def _settings(compression_ratio: float | None, rank: Rule | None, keep: float | None) -> dict[str, Any]:
+    if keep is not None:
+        if rank is not None or compression_ratio is not None:
+            raise ConfigError("give one of rank=, compression_ratio= and keep=")
+        return {"rank": {"kind": "budget", "keep": keep}}
+    rule = ruled(rank, compression_ratio)
+    return {"rank": rule} if compression_ratio is None else {"rank": rule, "layers": {"break_even": False}}
+
+
+def _folder(model: str | os.PathLike[str], revision: str | None) -> str:
+    """The folder of a checkpoint: itself, or what transformers has of that name in its cache."""
+    name = os.fspath(model)
+    if os.path.isdir(name):
+        return name
+    from transformers.utils import cached_file, get_checkpoint_shard_files
+
+    lenient: dict[str, Any] = {
+        "revision": revision,
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    config = cached_file(name, "config.json", revision=revision)
+    if cached_file(name, _WEIGHTS, **lenient) is None:
+        index = cached_file(name, _INDEX, **lenient)
+        if index is None:
+            raise InputError(
+                f"{name} has no {_WEIGHTS}: save it as safetensors first, by AutoModel.from_pretrained({name!r})"
+                ".save_pretrained(folder), and name the folder"
+            )
+        get_checkpoint_shard_files(name, index, revision=revision)
+    for beside in _BESIDE:
+        cached_file(name, beside, **lenient)
+    return os.path.dirname(config)
+
+
+def _statistics(folder: str, calibrate: Any, forward: Any, place: str) -> str:
+    """A file with the moments of what flows into the dense model's layers."""
+    path = os.path.join(place, "statistics.safetensors")
+    if not isinstance(calibrate, Mapping):
+        import torch
+
+        dense = _load(folder, None, {"dtype": torch.float32})
+        calibrate = gather(dense, calibrate, forward=forward)
+        calibrate = _named_as_files(dense, calibrate)
+    save(calibrate, path, model=folder)
+    return path
+
+
+def _named_as_files(model: Any, statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:
+    """Statistics under the names that layers have in the checkpoint, where these differ from those in memory."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    def in_file(name: str) -> str:
+        key = f"{name}.weight"
+        state = revert_weight_conversion(model, {key: model.get_parameter(key)})
+        return next(iter(state)).removesuffix(".weight")
+
+    return {in_file(name): found for name, found in statistics.items()}
+
+
+def _load(folder: str, auto_class: Any, loading: dict[str, Any]) -> Any:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    return (auto_class or _auto_class(config)).from_pretrained(folder, **loading)
+
+
+def _auto_class(config: Any) -> Any:
+    """The Auto class whose model is that of the architecture which the configuration names."""
+    from .loading import auto_classes
+
+    kind = getattr(config, "calabi", {}).get("base_model_type") or config.model_type
+    wanted = set(config.architectures or ())
+    found = auto_classes()
+    order = sorted(found, key=lambda name: (name in _LAST, _LAST.index(name) if name in _LAST else 0))
+    for name in order:
+        known = found[name]._model_mapping._model_mapping.get(kind, ())
+        if wanted & ({known} if isinstance(known, str) else set(known)):
+            return found[name]
+    return found["AutoModel"]
