@@ -32,7 +32,7 @@ class Spectrum:
         """Whether every singular value is known."""
     @property
     def break_even(self) -> int:
-        """The largest rank at which factors are smaller than the matrix."""
+        """The smallest rank at which factors are not smaller than the matrix."""
     def relative_error(self, rank: int) -> float:
         """The relative error of the best approximation of this rank, from 0 to 1."""
     def __len__(self) -> int: ...

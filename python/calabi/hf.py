@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import tempfile
@@ -117,7 +118,7 @@ def _folder(model: str | os.PathLike[str], revision: str | None) -> str:
     name = os.fspath(model)
     if os.path.isdir(name):
         return name
-    from transformers.utils import cached_file, get_checkpoint_shard_files
+    from transformers.utils import cached_file
 
     lenient: dict[str, Any] = {
         "revision": revision,
@@ -132,7 +133,8 @@ def _folder(model: str | os.PathLike[str], revision: str | None) -> str:
                 f"{name} has no {_WEIGHTS}: save it as safetensors first, by AutoModel.from_pretrained({name!r})"
                 ".save_pretrained(folder), and name the folder"
             )
-        get_checkpoint_shard_files(name, index, revision=revision)
+        for shard in sorted(set(json.loads(pathlib.Path(index).read_text())["weight_map"].values())):
+            cached_file(name, shard, revision=revision)
     for beside in _BESIDE:
         cached_file(name, beside, **lenient)
     return os.path.dirname(config)

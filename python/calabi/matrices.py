@@ -58,7 +58,7 @@ class Factorized:
 
     @property
     def break_even(self) -> int:
-        """The largest rank at which factors are smaller than the matrix."""
+        """The smallest rank at which factors are not smaller than the matrix."""
         return self.spectrum.break_even
 
     def product(self) -> NDArray[np.float32]:
@@ -153,7 +153,7 @@ def factorize(
 
     >>> import numpy, calabi
     >>> w = numpy.random.default_rng(0).normal(size=(40, 30)).astype("f4")
-    >>> made = calabi.factorize(w, {"kind": "max_error", "epsilon": 0.5})
+    >>> made = calabi.factorize(w, {"kind": "max-error", "epsilon": 0.5})
     >>> made.left.shape[1] == made.rank and made.measured_error <= 0.5
     True
     """

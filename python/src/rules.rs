@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use calabi::api::{ConfigError, Decomposer, RankRule, RankSelector, registry};
+use calabi::{Error, PipelineError, Source};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::errors::{exception, of_settings};
+use crate::errors::{exception, of_run, of_settings};
 use crate::function::{Function, Raised};
 
 /// Settings in JSON, as a pipeline file would state them.
@@ -19,9 +20,7 @@ pub(crate) fn toml_of(json: &str) -> Result<String, ConfigError> {
 /// A rule: settings as JSON in a `str`, or a function of a spectrum.
 pub(crate) fn rule(rule: &Bound<'_, PyAny>, raised: &Raised) -> PyResult<RankRule> {
     match rule.cast::<PyString>() {
-        Ok(json) => toml_of(&json.to_cow()?)
-            .and_then(|text| calabi::parse_rule(&text))
-            .map_err(|error| of_settings(rule.py(), error)),
+        Ok(json) => parsed(rule.py(), &json.to_cow()?, calabi::parse_rule),
         Err(_) => Ok(RankRule::Selector(Box::new(Function::new(rule, raised)))),
     }
 }
@@ -33,8 +32,16 @@ pub(crate) fn selector(given: &Bound<'_, PyAny>, raised: &Raised) -> PyResult<Bo
 
 /// A decomposer of these settings.
 pub(crate) fn decomposer(py: Python<'_>, json: Option<&str>) -> PyResult<Arc<dyn Decomposer>> {
-    let text = json.map_or_else(|| Ok("kind = 'faer'".to_owned()), toml_of);
-    text.and_then(|text| calabi::parse_decomposer(&text)).map_err(|error| of_settings(py, error))
+    parsed(py, json.unwrap_or(r#"{"kind": "faer"}"#), calabi::parse_decomposer)
+}
+
+/// A plugin of settings; an error shows the line that is wrong.
+fn parsed<T>(py: Python<'_>, json: &str, parse: impl Fn(&str) -> Result<T, ConfigError>) -> PyResult<T> {
+    let text = toml_of(json).map_err(|error| of_settings(py, error))?;
+    parse(&text).map_err(|error| {
+        let error = Box::new(Error::from(error));
+        of_run(py, PipelineError { error, source: Some(Source { name: "the settings".to_owned(), text }) })
+    })
 }
 
 /// Each plugin's noun, kind, summary, and settings: their name, what they accept, their default, what they mean.
