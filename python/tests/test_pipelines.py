@@ -73,9 +73,9 @@ def test_what_a_function_raises_ends_the_run(checkpoint):
     def broken(spectrum):
         raise ZeroDivisionError("no idea")
 
-    with pytest.raises(calabi.SelectError, match="no idea") as raised:
+    with pytest.raises(calabi.SelectError, match="for layer (up|down|small): .*no idea") as raised:
         calabi.run(pipeline(checkpoint, broken))
-    assert isinstance(raised.value.__cause__, ZeroDivisionError) and "layer small" in str(raised.value)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
     assert not (checkpoint.parent / "small.safetensors").exists()
 
 

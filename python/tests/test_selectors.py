@@ -4,8 +4,10 @@ import calabi
 import numpy as np
 import pytest
 
-VALUES = 2.0 ** -np.arange(20)
+# A gap after the sixth.
+VALUES = 2.0 ** -np.arange(20) * np.where(np.arange(20) < 6, 1.0, 0.05)
 SETTINGS = {
+    "combined": {"energy": 0.95},
     "energy": {"threshold": 0.95},
     "fixed": {"rank": 5},
     "fraction": {"keep": 0.5},

@@ -51,7 +51,7 @@ def test_a_checkpoint_loads_without_code_of_its_own(family, tmp_path):
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     dense = auto(family).from_pretrained(MODELS / family, **F32)
     assert isinstance(model, type(dense)) and "transformers_modules" not in type(model).__module__
-    assert multiplied_out(dense, small) >= 12
+    assert multiplied_out(dense, small) >= 8
     torch.testing.assert_close(given(model), given(dense), rtol=1e-4, atol=1e-4)
     # Saved and loaded again, with the names of the file, also where no calabi is imported but its code is trusted.
     saved = tmp_path / "saved"
