@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pathlib
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -94,11 +96,14 @@ def compress_hf_model(
         settings["model"] = {"input": folder, "output": output or pathlib.Path(place, "model")}
         settings |= pipeline or {}
         watched = progress if progress is not None else verbose or None
+        importing = threading.Thread(target=_import_architecture, args=(folder,))
+        importing.start()
         report = run(
             settings, force=force, threads=threads, memory=memory, progress=watched, _spare_heads=not heads
         )
         if verbose:
             print(report)
+        importing.join()
         loaded = _load(report.output, auto_class, loading)
     loaded.calabi_report = report
     return loaded
@@ -163,6 +168,19 @@ def _named_as_files(model: Any, statistics: Mapping[str, Statistics]) -> dict[st
         return next(iter(state)).removesuffix(".weight")
 
     return {in_file(name): found for name, found in statistics.items()}
+
+
+def _import_architecture(folder: str) -> None:
+    """Imports what the result will be loaded by, while the engine works: with transformers it takes seconds."""
+    try:
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(folder)
+        _auto_class(config)._model_mapping[type(config)]
+        importlib.import_module(".modeling_calabi", __package__)
+    except Exception:  # noqa: BLE001
+        # Loading meets it again, and says so.
+        return
 
 
 def _load(folder: str, auto_class: Any, loading: dict[str, Any]) -> Any:
