@@ -43,8 +43,8 @@ _OF_TORCH = {
 __all__ = [
     "CalabiError", "Choice", "ConfigError", "DecomposeError", "Factorized", "InputError", "LargerThanDense",
     "LayerReport", "LowRankLinear", "OptimizedCYModelUtils", "OptimizedCalabiYauLinear", "ReplaceReport", "Report",
-    "SelectError", "Spectrum", "Statistics", "allocate", "calibrate", "compress_hf_model", "decompose", "decomposers",
-    "factorize", "replace_linear_layers", "run", "save_statistics", "select", "selectors", "spectrum",
+    "SelectError", "Spectrum", "Statistics", "__version__", "allocate", "calibrate", "compress_hf_model", "decompose",
+    "decomposers", "factorize", "replace_linear_layers", "run", "save_statistics", "select", "selectors", "spectrum",
 ]
 
 loading.install()

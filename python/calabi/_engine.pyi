@@ -1,17 +1,32 @@
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 VERSION: str
 
+__all__ = [
+    "VERSION",
+    "Spectrum",
+    "allocate",
+    "decompose",
+    "factorize",
+    "plugins",
+    "program",
+    "run",
+    "select",
+    "shares_budget",
+    "spectrum",
+]
+
+@final
 class Spectrum:
     """Singular values of a matrix, largest first, and what every rank loses.
 
     Values are those of the matrix, or of what it does to its inputs where a metric was given.
     """
 
-    def __init__(self, values: list[float], shape: tuple[int, int] | None = None, *, name: str = "matrix") -> None: ...
+    def __new__(cls, values: list[float], shape: tuple[int, int] | None = None, *, name: str = "matrix") -> Spectrum: ...
     @property
     def name(self) -> str:
         """What messages call the matrix: in a run, the name of the layer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from ._engine import Spectrum
 
-Function = Callable[["Spectrum"], Union[int, None, tuple[Union[int, None], str]]]
+Function = Callable[["Spectrum"], int | None | tuple[int | None, str]]
 """A selector in Python: the rank for a spectrum, `None` for dense, or one of these and why."""
-Rule = Union[int, Mapping[str, Any], Function]
+Rule = int | Mapping[str, Any] | Function
 """How a rank is chosen: a number, a plugin's `kind` and its settings, a function of the spectrum."""
 
 

@@ -1,4 +1,4 @@
-"""Arrays as the engine takes them: NumPy's, or torch's tensors, without a copy where they are f32 and contiguous on the CPU."""
+"""Arrays as the engine takes them: NumPy's, or torch's tensors, not copied where they are f32 and contiguous on the CPU."""
 
 from __future__ import annotations
 

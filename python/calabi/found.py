@@ -29,8 +29,9 @@ class Layer:
     @property
     def shape(self) -> tuple[int, int]:
         """Outputs by inputs."""
-        weight = self.module.weight if self.why == SUBCLASS else weight_of(self.module)
-        return tuple(weight.shape)
+        weight = self.module.get_parameter("weight") if self.why == SUBCLASS else weight_of(self.module)
+        outputs, inputs = weight.shape
+        return outputs, inputs
 
 
 SUBCLASS = "a class of its own: only torch.nn.Linear and Conv1D are factorized"
@@ -41,7 +42,7 @@ def layers(
 ) -> list[Layer]:
     """Every linear layer of a model; names are matched by patterns such as `*.q_proj` or `re:.*[qk]_proj`."""
     wanted = None if include is None else list(include)
-    unwanted, found = list(exclude), {}
+    unwanted, found = list(exclude), dict[int, Layer]()
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, nn.Linear) and not isinstance(module, LowRankLinear) or is_conv1d(module):
             found.setdefault(id(module), Layer([], module)).names.append(name)
@@ -51,7 +52,14 @@ def layers(
     return list(found.values())
 
 
-def _why(layer, include, exclude, min_features, shared, head) -> str | None:
+def _why(
+    layer: Layer,
+    include: list[str] | None,
+    exclude: list[str],
+    min_features: int,
+    shared: dict[int, list[str]],
+    head: nn.Module | None,
+) -> str | None:
     if type(layer.module) is not nn.Linear and not is_conv1d(layer.module):
         return SUBCLASS
     if include is not None and not _matches(layer, include):
@@ -60,9 +68,10 @@ def _why(layer, include, exclude, min_features, shared, head) -> str | None:
         return "excluded"
     if layer.module is head:
         return "the head, which maps hidden states to the vocabulary"
-    if layer.module.weight.is_meta:
+    weight = layer.module.get_parameter("weight")
+    if weight.is_meta:
         return "its weight is not in memory"
-    if others := [name for name in shared.get(id(layer.module.weight), ()) if name.rpartition(".")[0] not in layer.names]:
+    if others := [name for name in shared.get(id(weight), ()) if name.rpartition(".")[0] not in layer.names]:
         return f"its weight is also {others[0]}"
     if min(layer.shape) < min_features:
         return f"fewer than {min_features} features"

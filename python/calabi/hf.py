@@ -130,7 +130,7 @@ def _folder(model: str | os.PathLike[str], revision: str | None) -> str:
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_connection_errors": False,
     }
-    config = cached_file(name, "config.json", revision=revision)
+    config = str(cached_file(name, "config.json", revision=revision))
     if cached_file(name, _WEIGHTS, **lenient) is None:
         index = cached_file(name, _INDEX, **lenient)
         if index is None:

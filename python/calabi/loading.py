@@ -1,4 +1,4 @@
-"""Registers the checkpoints that calabi writes with transformers, once a program imports it: they load without code of theirs.
+"""Registers the checkpoints that calabi writes with transformers, once that is imported: they load without code of theirs.
 
 `import calabi` is enough: `AutoModelForCausalLM.from_pretrained(folder)` then loads a compressed checkpoint.
 """

@@ -133,14 +133,13 @@ def ruled(rank: Rule | None, compression_ratio: float | None) -> Rule:
 
 def weight_of(linear: nn.Module) -> torch.Tensor:
     """The weight of a layer, outputs by inputs."""
-    if type(linear) is nn.Linear:
-        return linear.weight
-    if is_conv1d(linear):
-        return linear.weight.T
+    weight = getattr(linear, "weight", None)
+    if isinstance(weight, torch.Tensor) and (type(linear) is nn.Linear or is_conv1d(linear)):
+        return weight.T if is_conv1d(linear) else weight
     raise TypeError(f"a {type(linear).__name__} is no torch.nn.Linear")
 
 
-def is_conv1d(module: nn.Module) -> bool:
+def is_conv1d(module: object) -> bool:
     """Whether this is the transposed linear layer of GPT-2."""
     kind = type(module)
     return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"

@@ -169,7 +169,7 @@ class _Work:
         metric = self._metric(layer)
         if isinstance(metric, str):
             return metric
-        rounding = {"multiple": self.multiple, "break_even": self.break_even} if settle else {}
+        rounding: dict[str, Any] = {"multiple": self.multiple, "break_even": self.break_even} if settle else {}
         return factorize(weight_of(layer.module), rule, metric=metric, name=layer.name, **rounding, **self.settings)
 
     def _spectrum(self, layer: Layer) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 
 class Record:
@@ -14,7 +15,8 @@ class Record:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._values:
-            raise AttributeError(f"{type(self).__name__} has no {name}: it has {', '.join(self.__dict__.get('_values', ()))}")
+            known = ", ".join(self.__dict__.get("_values", ()))
+            raise AttributeError(f"{type(self).__name__} has no {name}: it has {known}")
         return self._values[name]
 
     def __getitem__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""A model of transformers with factors becomes what `from_pretrained` gives of a compressed checkpoint: it saves itself so."""
+"""A model of transformers with factors becomes what `from_pretrained` gives of a compressed checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def as_factorized(model: nn.Module) -> None:
         return
     if not hasattr(model, "factorized"):
         model.config = modelling.factorized_config(model.config, *_said(model.config))
-        model.__class__ = modelling.factorized_model_class(type(model))
+        base: Any = type(model)
+        model.__class__ = modelling.factorized_model_class(base)
     added = [name for name in names if getattr(model.get_submodule(name), "added_bias", False)]
     if added:
         model.config.calabi = model.config.calabi | {"added_biases": added}

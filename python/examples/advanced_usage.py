@@ -8,11 +8,12 @@ trained classifier further than it stands, and trains the factors until it stand
 import pathlib
 import sys
 
-import calabi
 import matplotlib
 import torch
 from basic_usage import accuracy, classifier, held_out
 from torch import nn
+
+import calabi
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
@@ -25,7 +26,7 @@ def check_gradients():
     assert torch.autograd.gradcheck(layer, (x,))
     parameters = tuple(layer.parameters())
     names = [name for name, _ in layer.named_parameters()]
-    call = lambda *values: torch.func.functional_call(layer, dict(zip(names, values)), (x.detach(),))  # noqa: E731
+    call = lambda *values: torch.func.functional_call(layer, dict(zip(names, values)), (x.detach(),))
     assert torch.autograd.gradcheck(call, parameters)
     print("gradients of the input and of both factors agree with finite differences\n")
 

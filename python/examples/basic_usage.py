@@ -6,11 +6,12 @@ Makes a trained classifier of handwritten digits smaller, in memory, and says wh
 
 import pathlib
 
-import calabi
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
+
+import calabi
 
 DIGITS = pathlib.Path(__file__).parents[2] / "examples/quickstart"
 

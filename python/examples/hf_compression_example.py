@@ -2,17 +2,18 @@
 """A checkpoint compressed in one call: python hf_compression_example.py [MODEL [TEXT]]
 
 MODEL is a folder or a name that transformers finds; without it, a small language model of bytes is trained first, on
-this repository's documents (offline, in seconds). Says what it costs to keep 20 % of the parameters of the layers: by weights, and by
-what flows through them on three quarters of TEXT; judged on the last. Needs transformers.
+this repository's documents (offline, in seconds). Says what it costs to keep 20 % of the parameters
+of the layers: by weights, and by what flows through them on three quarters of TEXT; judged on the last. Needs transformers.
 """
 
 import pathlib
 import sys
 import tempfile
 
-import calabi
 import torch
 import transformers
+
+import calabi
 
 ROOT = pathlib.Path(__file__).parents[2]
 SEQUENCE = 64
@@ -27,7 +28,7 @@ def train(text, folder):
     )
     model = transformers.LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for step in range(500):
+    for _ in range(500):
         starts = torch.randint(len(text) - SEQUENCE, (16,))
         ids = torch.stack([text[start : start + SEQUENCE] for start in starts])
         loss = model(input_ids=ids, labels=ids).loss

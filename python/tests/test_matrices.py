@@ -5,9 +5,10 @@ import sys
 import threading
 import time
 
-import calabi
 import numpy as np
 import pytest
+
+import calabi
 
 
 def relative(error, of):

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 
-import calabi
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+
+import calabi
 
 HALF = {"kind": "budget", "keep": 0.5}
 
@@ -45,7 +46,8 @@ def test_a_file_gives_the_bytes_that_the_program_gives(checkpoint, tmp_path):
 
 
 def test_settings_can_be_changed(checkpoint, tmp_path):
-    (tmp_path / "p.toml").write_text('[model]\ninput = "model.safetensors"\noutput = "o.safetensors"\n[rank]\nkind = "fixed"\nrank = 4\n')
+    model = '[model]\ninput = "model.safetensors"\noutput = "o.safetensors"\n'
+    (tmp_path / "p.toml").write_text(f'{model}[rank]\nkind = "fixed"\nrank = 4\n')
     report = calabi.run(tmp_path / "p.toml", set={"rank.rank": 6, "layers.include": ["up"]}, rank=None)
     assert [layer.rank for layer in report.factorized] == [6]
     report = calabi.run(tmp_path / "p.toml", rank=8, force=True)

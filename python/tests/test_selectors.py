@@ -1,8 +1,9 @@
 """Every rule that the engine knows, and functions in Python."""
 
-import calabi
 import numpy as np
 import pytest
+
+import calabi
 
 # A gap after the sixth.
 VALUES = 2.0 ** -np.arange(20) * np.where(np.arange(20) < 6, 1.0, 0.05)

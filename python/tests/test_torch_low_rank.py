@@ -78,7 +78,7 @@ def test_a_metric_and_a_bias_reach_the_layer():
     metric = calabi.Statistics((x.T @ x / 400).double(), x.double().mean(0))
     plain = calabi.LowRankLinear(dense, 10)
     best = calabi.LowRankLinear(dense, 10, metric=metric, bias="joint")
-    error = lambda layer: (layer(x) - dense(x)).norm().item()  # noqa: E731
+    error = lambda layer: (layer(x) - dense(x)).norm().item()
     assert error(best) < 0.9 * error(plain)
     assert best.bias is not None and best.added_bias
 

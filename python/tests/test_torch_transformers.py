@@ -44,8 +44,8 @@ def multiplied_out(dense, folder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_loads_without_code_of_its_own(family, tmp_path):
     small = tmp_path / "small"
-    rank = {"kind": "fraction", "keep": 0.6}
-    calabi.run({"model": {"input": MODELS / family, "output": small}, "rank": rank, "layers": {"multiple": 1, "break_even": False}})
+    sections = {"rank": {"kind": "fraction", "keep": 0.6}, "layers": {"multiple": 1, "break_even": False}}
+    calabi.run({"model": {"input": MODELS / family, "output": small}} | sections)
     model, info = auto(family).from_pretrained(small, output_loading_info=True, **F32)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     dense = auto(family).from_pretrained(MODELS / family, **F32)
@@ -70,7 +70,8 @@ def elsewhere(kind, folder, trust, importing=""):
     out = folder.with_name("given.pt")
     trusted = ", trust_remote_code=True" if trust else ""
     code = (
-        f"{importing}\nimport torch, transformers\nmodel = transformers.{kind.__name__}.from_pretrained({str(folder)!r}{trusted})\n"
+        f"{importing}\nimport torch, transformers\n"
+        f"model = transformers.{kind.__name__}.from_pretrained({str(folder)!r}{trusted})\n"
         f"ids = torch.tensor({IDS.tolist()})\nwith torch.no_grad(): out = model.eval()(input_ids=ids)\n"
         f"torch.save(out.logits if hasattr(out, 'logits') else out.last_hidden_state, {str(out)!r})\n"
     )
@@ -87,8 +88,8 @@ def test_without_the_import_it_fails_loudly(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as failed:
         elsewhere(hf.LlamaForCausalLM, small, trust=False, importing="import calabi")
     assert "factors" in failed.value.stderr
-    assert elsewhere(hf.AutoModelForCausalLM, small, trust=False, importing="import calabi").shape == (2, 10, 80)
-    assert elsewhere(hf.AutoModelForCausalLM, small, trust=False, importing="import transformers, calabi").shape == (2, 10, 80)
+    for importing in ("import calabi", "import transformers, calabi", "import transformers.models.auto, calabi"):
+        assert elsewhere(hf.AutoModelForCausalLM, small, trust=False, importing=importing).shape == (2, 10, 80)
 
 
 def test_code_of_an_architecture_is_not_run_untrusted(tmp_path):
