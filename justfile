@@ -43,6 +43,16 @@ loading python:
 bench:
     cargo bench -p calabi-svd
 
+# The wheel of the Python package, in target/wheels; PYTHON has maturin.
+wheel python:
+    {{python}} -m maturin build --release -m python/Cargo.toml -o target/wheels
+
+# The extension beside the Python package, and its tests; PYTHON has pytest, and torch and transformers for all of them.
+test-python python:
+    cargo build --release -p calabi-python
+    cp target/release/lib_engine.so python/calabi/_engine.abi3.so
+    cd python && {{python}} -m pytest tests
+
 # Instructions of the hot paths, kept anew (tests/callgrind/check_instructions).
 instructions:
     cargo build --release -p calabi-svd --example time_factorization

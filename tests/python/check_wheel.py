@@ -30,10 +30,11 @@ def main(wheel, torch):
         tests(alone, place, "not torch")
         beside = environment(place / "beside", wheel, [], torch)
         tests(beside, place, "torch", torch)
+        run(beside, "-m", "mypy.stubtest", "calabi._engine", "--mypy-config-file", ROOT / "python/pyproject.toml", torch=torch)
         for example in ("basic_usage.py", "advanced_usage.py", "hf_compression_example.py"):
             run(beside, ROOT / "python/examples" / example, torch=torch, folder=place)
         assert (place / "spectra.png").stat().st_size > 10_000
-    print("the wheel, the program, the tests and the examples run without Rust's toolchain")
+    print("the wheel, the program, the tests, the stubs and the examples hold without Rust's toolchain")
 
 
 def environment(folder, wheel, packages, torch=None):
