@@ -16,16 +16,22 @@ const SMALLEST: usize = 512;
 const LARGEST_SHARE: usize = 8;
 
 /// Vectors of a block, as a share of those that are wanted: of narrow blocks many are multiplied, and few in all.
-const SHARE: usize = 5;
+const SHARE: usize = 7;
 
 /// The width of a block is a multiple of it, as vector instructions take them.
 const MULTIPLE: usize = 8;
 
-/// Blocks after which it is seen what the subspace captures.
-const SEEN_AT: [usize; 6] = [6, 8, 10, 12, 14, 16];
+/// Blocks after which it is seen what the subspace captures, one after the other until two gains are known.
+const SEEN_FROM: usize = 7;
+
+/// The most blocks.
+const MOST: usize = 20;
 
 /// What may still be missing, as a share of what is allowed, where a proof is worth trying.
 const WORTH_A_PROOF: f64 = 0.09;
+
+/// What becomes of the ratio of two gains from one block to the next: Krylov subspaces converge faster and faster.
+const FASTER: f64 = 0.85;
 
 /// By how much a loss may lie above the optimum, as a share of it: 0.2 % of an error.
 const TOLERANCE: f64 = 4e-3;
@@ -55,20 +61,19 @@ pub(crate) fn leading(
 ) -> Option<Leading> {
     matrix.mirror();
     let width = kept.div_ceil(SHARE).next_multiple_of(MULTIPLE);
-    let mut krylov = Krylov::begin(matrix.as_ref(), width, SEEN_AT[SEEN_AT.len() - 1]);
+    let mut krylov = Krylov::begin(matrix.as_ref(), width, MOST);
     let mut progress = Progress::default();
-    for (seen, &blocks) in SEEN_AT.iter().enumerate() {
+    let mut blocks = SEEN_FROM;
+    while blocks <= MOST {
         krylov.extend(matrix.as_ref(), blocks);
         let eigen = krylov.captured()?;
         let captured: f64 = eigen.values()[..kept].iter().rev().sum();
         let loss = (energy - captured).max(0.0);
         let allowed = loss * TOLERANCE / (1.0 + TOLERANCE);
-        progress.note(captured);
-        let further = i32::try_from(SEEN_AT.len() - 1 - seen).unwrap_or_default();
-        if progress.missing(further) > WORTH_A_PROOF * allowed {
-            return None;
-        }
-        if progress.missing(0) > WORTH_A_PROOF * allowed {
+        progress.note(blocks, captured);
+        let further = progress.further(WORTH_A_PROOF * allowed)?;
+        if further > 0 {
+            blocks += further;
             continue;
         }
         let ritz = krylov.ritz(&eigen, kept)?;
@@ -80,36 +85,53 @@ pub(crate) fn leading(
             let remark = format!("{dimensions} of {} dimensions: loss at most 0.4 % above the optimum", matrix.size);
             return Some(Leading { values: ritz.values, vectors: ritz.vectors, remark });
         }
+        blocks += 1;
     }
     None
 }
 
-/// What a growing subspace captured so far.
+/// What a growing subspace captures, and when it will have captured enough: gains are taken for a geometric series.
 #[derive(Debug, Default)]
 struct Progress {
-    captured: Option<f64>,
-    /// The last two times by how much more.
-    gains: (Option<f64>, Option<f64>),
+    /// Blocks, and what they captured.
+    last: Option<(usize, f64)>,
+    /// What the last block brought.
+    gain: Option<f64>,
+    /// What a block brings, as a share of what the one before it brought.
+    ratio: Option<f64>,
 }
 
 impl Progress {
-    fn note(&mut self, captured: f64) {
-        let gain = self.captured.map(|before| (captured - before).max(0.0));
-        (self.captured, self.gains) = (Some(captured), (self.gains.1, gain));
+    fn note(&mut self, blocks: usize, captured: f64) {
+        let Some((before, known)) = self.last.replace((blocks, captured)) else { return };
+        let gain = (captured - known).max(0.0);
+        let steps = i32::try_from(blocks - before).unwrap_or(i32::MAX);
+        if let Some(ratio) = self.ratio.filter(|&ratio| steps > 1 && ratio < 1.0) {
+            // The gain of several blocks: what the last of them brought.
+            let of_last = ratio.powi(steps - 1) * (1.0 - ratio) / (1.0 - ratio.powi(steps));
+            (self.gain, self.ratio) = (Some(gain * of_last), Some(ratio * FASTER.powi(steps)));
+            return;
+        }
+        self.ratio = self.gain.map(|former| if former > 0.0 { gain / former } else { 1.0 }).or(self.ratio);
+        self.gain = Some(gain);
     }
 
-    /// What will be missing after so many times more, if gains go on as a geometric series; as good as none while
-    /// nothing is known, but for now.
-    fn missing(&self, further: i32) -> f64 {
-        match self.gains {
-            (Some(before), Some(last)) if before > last => {
-                let ratio = last / before;
-                last * ratio.powi(further + 1) / (1.0 - ratio)
-            }
-            (Some(_), Some(last)) => last,
-            _ if further == 0 => f64::INFINITY,
-            _ => 0.0,
+    /// The blocks that are needed until no more than `small` is missing: none, if it is not more now. No number where it
+    /// will not be so in time.
+    fn further(&self, small: f64) -> Option<usize> {
+        let (Some((blocks, _)), Some(gain), Some(ratio)) = (self.last, self.gain, self.ratio) else { return Some(1) };
+        if ratio >= 1.0 {
+            return (gain <= small).then_some(0);
         }
+        let (mut missing, mut ratio) = (gain * ratio / (1.0 - ratio), ratio);
+        for further in 0..=MOST.saturating_sub(blocks) {
+            if missing <= small {
+                return Some(further);
+            }
+            ratio *= FASTER;
+            missing *= ratio;
+        }
+        None
     }
 }
 

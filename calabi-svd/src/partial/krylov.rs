@@ -1,5 +1,7 @@
 //! A block Krylov subspace of a symmetric matrix, and what it captures of it (Golub and Underwood, 1977).
 
+use std::ops::AddAssign;
+
 use faer::{Mat, MatRef};
 
 use crate::eigen::Eigen;
@@ -13,7 +15,8 @@ const ORTHONORMAL: f32 = 1e-5;
 
 /// Orthonormal blocks `Q₁, Q₂, ...` that span `M S, M² S, ...` for a random sparse `S`, and `Qᵀ M Q`.
 ///
-/// Each block is made orthogonal to all before it, twice: in `f32` the three-term recurrence would lose that.
+/// Each block is made orthogonal to the two before it, which its image lies in, then to all: in `f32` the three-term recurrence
+/// alone would lose that.
 #[derive(Debug)]
 pub(super) struct Krylov {
     basis: Mat<f32>,
@@ -64,15 +67,18 @@ impl Krylov {
         }
     }
 
-    /// Makes the image of the last block orthogonal to the subspace, and notes what it had there.
+    /// Makes the image of the last block orthogonal to the subspace, and notes what it had there: in the last two blocks, but
+    /// for rounding.
     fn take_out_known(&mut self, first: usize) {
+        let nearest = first.saturating_sub(self.width);
         let known = self.basis.subcols(0, first + self.width);
-        let mut along = self.projected.submatrix_mut(0, first, known.ncols(), self.width);
-        replace(along.as_mut(), known.transpose(), self.beyond.as_ref());
-        subtract(self.beyond.as_mut(), known, along.as_ref());
-        let rest = product(known.transpose(), self.beyond.as_ref());
-        subtract(self.beyond.as_mut(), known, rest.as_ref());
-        along += rest;
+        let near = known.subcols(nearest, known.ncols() - nearest);
+        let along = product(near.transpose(), self.beyond.as_ref());
+        subtract(self.beyond.as_mut(), near, along.as_ref());
+        let mut all = self.projected.submatrix_mut(0, first, known.ncols(), self.width);
+        replace(all.as_mut(), known.transpose(), self.beyond.as_ref());
+        subtract(self.beyond.as_mut(), known, all.as_ref());
+        all.subrows_mut(nearest, along.nrows()).add_assign(along);
     }
 
     /// The eigenvalues of what the subspace captures; none where they do not converge.

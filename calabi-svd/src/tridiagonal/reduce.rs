@@ -56,16 +56,23 @@ impl<T: Real> Lower<T> {
         lower
     }
 
-    /// Copies the lower triangle to the upper one, in tiles: a column of the one is a row of the other.
+    /// Copies the lower triangle to the upper one, in tiles: a column of the one is a row of the other. A tile is turned
+    /// where whole lines of the cache are read and written, each once.
     pub(crate) fn mirror(&mut self) {
-        const TILE: usize = 8;
+        const TILE: usize = 16;
         let n = self.size;
+        let mut tile = [[T::zero_impl(); TILE]; TILE];
         for left in (0..n).step_by(TILE) {
             for top in (left..n).step_by(TILE) {
-                for j in left..n.min(left + TILE) {
-                    for i in top.max(j + 1)..n.min(top + TILE) {
-                        self.entries[i * n + j] = self.entries[j * n + i];
-                    }
+                let (columns, rows) = (TILE.min(n - left), TILE.min(n - top));
+                for (k, turned) in tile.iter_mut().enumerate().take(columns) {
+                    turned[..rows].copy_from_slice(&self.entries[(left + k) * n + top..][..rows]);
+                }
+                for l in 0..rows {
+                    // On the diagonal a column has nothing to give above itself.
+                    let given = columns.min(top + l - left);
+                    let to = &mut self.entries[(top + l) * n + left..][..given];
+                    to.iter_mut().zip(&tile).for_each(|(to, turned)| *to = turned[l]);
                 }
             }
         }
