@@ -25,17 +25,20 @@ if TYPE_CHECKING:
     from .hf import compress_hf_model
     from .low_rank import LargerThanDense, LowRankLinear
     from .replace import ReplaceReport, replace_linear_layers
+    from .saving import as_factorized
     from .utils import OptimizedCalabiYauLinear, OptimizedCYModelUtils
 
 # What needs torch, which is imported with the first of them.
-_OF_TORCH = {
+_OF_TORCH: dict[str, tuple[str, str | None]] = {
     "LargerThanDense": ("low_rank", "LargerThanDense"),
     "LowRankLinear": ("low_rank", "LowRankLinear"),
     "OptimizedCYModelUtils": ("utils", "OptimizedCYModelUtils"),
     "OptimizedCalabiYauLinear": ("utils", "OptimizedCalabiYauLinear"),
     "ReplaceReport": ("replace", "ReplaceReport"),
+    "as_factorized": ("saving", "as_factorized"),
     "calibrate": ("calibration", "gather"),
     "compress_hf_model": ("hf", "compress_hf_model"),
+    "modeling_calabi": ("modeling_calabi", None),
     "replace_linear_layers": ("replace", "replace_linear_layers"),
     "save_statistics": ("calibration", "save"),
 }
@@ -43,8 +46,9 @@ _OF_TORCH = {
 __all__ = [
     "CalabiError", "Choice", "ConfigError", "DecomposeError", "Factorized", "InputError", "LargerThanDense",
     "LayerReport", "LowRankLinear", "OptimizedCYModelUtils", "OptimizedCalabiYauLinear", "ReplaceReport", "Report",
-    "SelectError", "Spectrum", "Statistics", "__version__", "allocate", "calibrate", "compress_hf_model", "decompose",
-    "decomposers", "factorize", "replace_linear_layers", "run", "save_statistics", "select", "selectors", "spectrum",
+    "SelectError", "Spectrum", "Statistics", "allocate", "as_factorized", "calibrate", "compress_hf_model",
+    "decompose", "decomposers", "factorize", "replace_linear_layers", "run", "save_statistics", "select",
+    "selectors", "spectrum", "__version__",
 ]
 
 loading.install()
@@ -55,7 +59,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'calabi' has no attribute {name!r}")
     module, item = _OF_TORCH[name]
     try:
-        found = getattr(importlib.import_module(f".{module}", __name__), item)
+        made = importlib.import_module(f".{module}", __name__)
+        found = made if item is None else getattr(made, item)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "transformers"):
             raise

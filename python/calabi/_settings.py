@@ -38,6 +38,24 @@ def decomposer(given: str | Mapping[str, Any] | None) -> str | None:
     return as_json({"kind": given} if isinstance(given, str) else given)
 
 
+def threads(given: int | None) -> int | None:
+    """A number of threads."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or not 1 <= given <= 1024:
+        raise ConfigError(f"threads are a number from 1 to 1024, not {given!r}")
+    return int(given)
+
+
+def as_toml(value: Any) -> str:
+    """A value of plain types as it stands behind the equals sign of a pipeline file."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {as_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(as_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else repr(value)
+
+
 def as_json(settings: Mapping[str, Any]) -> str:
     """Settings as JSON. What is `None` is not set."""
     return json.dumps(plain(settings, "settings"))
@@ -52,7 +70,7 @@ def plain(value: Any, place: str) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, (np.integer, np.floating, np.bool_)):
-        return value.item()
+        value = value.item()
     if isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):

@@ -46,22 +46,23 @@ class _Watch:
 
     def __init__(self, names: Mapping[nn.Module, str]) -> None:
         self.names = names
-        self.mask: torch.Tensor | None = None
+        self.masks: dict[str, torch.Tensor] = {}
         self.sources: dict[str, str] = {}
         self.moments: dict[str, _Moments] = {}
         self.seen: list[tuple[torch.Tensor, int, str]] = []
 
-    def begin(self, mask: torch.Tensor | None) -> None:
+    def begin(self, batch: Any) -> None:
         """A batch begins."""
-        self.mask, self.seen = mask, []
+        self.masks, self.seen = _masks(batch), []
 
-    def hook(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        x = inputs[0].detach()
+    def hook(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = (inputs[0] if inputs else named["input" if "input" in named else "x"]).detach()
         name = self.names[module]
-        source = next((by for tensor, version, by in self.seen if _same(tensor, x) and version == x._version), None)
+        version = 0 if x.is_inference() else x._version
+        source = next((by for tensor, known, by in self.seen if _same(tensor, x) and known == version), None)
         if source is None:
             # Held, so that no other tensor takes its place in memory; the layers that share an input follow each other.
-            self.seen = [*self.seen[-7:], (x, x._version, name)]
+            self.seen = [*self.seen[-7:], (x, version, name)]
             source = name
         if self.sources.setdefault(name, source) != source:
             raise ConfigError(f"{name} reads now its own input, now that of {source}: calibrate with one kind of batch")
@@ -69,8 +70,9 @@ class _Watch:
             self.add(name, x)
 
     def add(self, name: str, x: torch.Tensor) -> None:
-        if self.mask is not None and self.mask.shape == x.shape[:-1]:
-            x = x[self.mask.to(x.device)]
+        mask = self.masks.get("decoder" if "decoder" in name.split(".") and "decoder" in self.masks else "")
+        if mask is not None and mask.shape == x.shape[:-1]:
+            x = x[mask.to(x.device)]
         x = x.reshape(-1, x.shape[-1])
         if not len(x):
             return
@@ -85,7 +87,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def gather(
-    model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None, names: Iterable[str] | None = None
+    model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None, names: str | Iterable[str] | None = None
 ) -> dict[str, Statistics]:
     """The moments of what flows into each linear layer, while the model runs on batches.
 
@@ -102,16 +104,18 @@ def gather(
     Raises:
         ConfigError: there are no batches.
     """
-    wanted = None if names is None else set(names)
+    if isinstance(batches, (Mapping, torch.Tensor)):
+        raise ConfigError("batches are several: put the one that there is in a list")
+    wanted = None if names is None else {names} if isinstance(names, str) else set(names)
     watched = {one.module: one.name for one in layers(model) if wanted is None or one.name in wanted}
     watch, count = _Watch(watched), 0
     modes = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_pre_hook(watch.hook) for module in watched]
+    hooks = [module.register_forward_pre_hook(watch.hook, with_kwargs=True) for module in watched]
     model.eval()
     try:
         for batch in batches:
             batch = _moved(batch, model)
-            watch.begin(_mask(batch))
+            watch.begin(batch)
             (forward or _forward)(model, batch)
             count += 1
     finally:
@@ -125,10 +129,27 @@ def gather(
     return {name: made[source] for name, source in watch.sources.items() if source in made}
 
 
+def checked(statistics: Mapping[str, Statistics], layers: Iterable[str]) -> dict[str, Statistics]:
+    """Statistics by the names of layers, some of these at least.
+
+    Raises:
+        ConfigError: it is something else: one batch, say.
+    """
+    known = set(layers)
+    if not all(isinstance(found, Statistics) for found in statistics.values()) or not known & set(statistics):
+        raise ConfigError(
+            "calibrate= takes what calabi.calibrate gave, by the names of the model's layers, or batches: put the one that "
+            "there is in a list"
+        )
+    return dict(statistics)
+
+
 def save(statistics: Mapping[str, Statistics], path: str | os.PathLike[str], **provenance: str) -> None:
     """Writes statistics to a file that `[calibration] statistics` reads."""
     from safetensors.torch import save_file
 
+    if lacking := [name for name, found in statistics.items() if found.mean is None or found.tokens is None]:
+        raise ConfigError(f"the statistics of {lacking[0]} have no mean or no number of tokens, which a file needs")
     sources: dict[int, str] = {}
     tensors, names = {}, {}
     for name, found in statistics.items():
@@ -156,6 +177,13 @@ def _moved(batch: Any, model: nn.Module) -> Any:
     return type(batch)([_moved(value, model) for value in batch]) if type(batch) in (tuple, list) else batch
 
 
-def _mask(batch: Any) -> torch.Tensor | None:
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    return mask.bool() if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
+def _masks(batch: Any) -> dict[str, torch.Tensor]:
+    """Which tokens count: of all layers, and of those of a decoder that has tokens of its own."""
+    if not isinstance(batch, Mapping):
+        return {}
+    given = {"": batch.get("attention_mask"), "decoder": batch.get("decoder_attention_mask")}
+    masks = {of: mask.bool() for of, mask in given.items() if isinstance(mask, torch.Tensor) and mask.ndim == 2}
+    own = batch.get("decoder_input_ids")
+    if "decoder" not in masks and isinstance(own, torch.Tensor):
+        masks["decoder"] = torch.ones_like(own, dtype=torch.bool)
+    return masks

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from .low_rank import LowRankLinear, is_conv1d, weight_of
+from .low_rank import is_conv1d, is_linear, weight_of
 
 
 @dataclass
@@ -29,22 +31,40 @@ class Layer:
     @property
     def shape(self) -> tuple[int, int]:
         """Outputs by inputs."""
-        weight = self.module.get_parameter("weight") if self.why == SUBCLASS else weight_of(self.module)
-        outputs, inputs = weight.shape
-        return outputs, inputs
+        if is_linear(self.module):
+            outputs, inputs = weight_of(self.module).shape
+            return outputs, inputs
+        return self.module.out_features, self.module.in_features  # type: ignore[return-value]
 
 
 SUBCLASS = "a class of its own: only torch.nn.Linear and Conv1D are factorized"
+COMPUTED = "its weight is no plain parameter of floating-point numbers"
+FACTORS = "has factors already"
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def patterns(given: str | Iterable[str]) -> list[str]:
+    """Patterns of names: one, or several."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def layers(
-    model: nn.Module, include: Iterable[str] | None = None, exclude: Iterable[str] = (), min_features: int = 1
+    model: nn.Module,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] = (),
+    min_features: int = 1,
 ) -> list[Layer]:
     """Every linear layer of a model; names are matched by patterns such as `*.q_proj` or `re:.*[qk]_proj`."""
-    wanted = None if include is None else list(include)
-    unwanted, found = list(exclude), dict[int, Layer]()
+    wanted = None if include is None else patterns(include)
+    unwanted, found = patterns(exclude), dict[int, Layer]()
+    within: tuple[str, ...] = ()
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.Linear) and not isinstance(module, LowRankLinear) or is_conv1d(module):
+        if name.startswith(within):
+            continue
+        has_factors = getattr(module, "has_factors", False)
+        if has_factors:
+            within += (f"{name}.",)
+        if has_factors or isinstance(module, nn.Linear) or is_conv1d(module):
             found.setdefault(id(module), Layer([], module)).names.append(name)
     shared, head = _shared(model), _head(model)
     for layer in found.values():
@@ -60,7 +80,12 @@ def _why(
     shared: dict[int, list[str]],
     head: nn.Module | None,
 ) -> str | None:
-    if type(layer.module) is not nn.Linear and not is_conv1d(layer.module):
+    if getattr(layer.module, "has_factors", False):
+        return FACTORS
+    weight = layer.module._parameters.get("weight")
+    if not isinstance(weight, nn.Parameter) or is_lazy(weight) or weight.dtype not in _FLOATS:
+        return COMPUTED
+    if not is_linear(layer.module):
         return SUBCLASS
     if include is not None and not _matches(layer, include):
         return "not included"
@@ -68,7 +93,6 @@ def _why(
         return "excluded"
     if layer.module is head:
         return "the head, which maps hidden states to the vocabulary"
-    weight = layer.module.get_parameter("weight")
     if weight.is_meta:
         return "its weight is not in memory"
     if others := [name for name in shared.get(id(weight), ()) if name.rpartition(".")[0] not in layer.names]:

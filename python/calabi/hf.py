@@ -8,16 +8,20 @@ import os
 import pathlib
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import _engine
 from ._settings import Rule
-from .calibration import Forward, gather, save
+from .calibration import Forward, checked, gather, save
 from .errors import ConfigError, InputError
-from .low_rank import ruled
+from .found import patterns
+from .low_rank import LargerThanDense, larger_than_dense, ruled
 from .matrices import Statistics
 from .pipelines import run
 from .progress import Progress
+from .reports import Report
 
 # What a checkpoint holds beside its weights, where it does.
 _BESIDE = (
@@ -25,6 +29,8 @@ _BESIDE = (
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
     "preprocessor_config.json", "processor_config.json",
 )
+# What `from_pretrained` is given that says where models are.
+_WHERE = ("cache_dir", "force_download", "local_files_only", "token")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # Those that name a task come first: AutoModel takes the body of any model.
 _LAST = ("AutoModelForPreTraining", "AutoModelWithLMHead", "AutoModelForTextEncoding", "AutoModel")
@@ -38,8 +44,8 @@ def compress_hf_model(
     keep: float | None = None,
     output: str | os.PathLike[str] | None = None,
     min_features: int = 1,
-    include: Iterable[str] | None = None,
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] = (),
     heads: bool = False,
     calibrate: Iterable[Any] | Mapping[str, Statistics] | None = None,
     forward: Forward | None = None,
@@ -85,18 +91,28 @@ def compress_hf_model(
         What `calabi.run` raises; InputError where the checkpoint has no safetensors.
     """
     settings = _settings(compression_ratio, rank, keep)
-    layers = {"min_features": min_features, "include": include and list(include), "exclude": list(exclude) or None}
-    settings["layers"] = layers | settings.get("layers", {})
-    folder = _folder(model, revision)
+    folder, unreached = _folder(model, revision, loading), list[str]()
+    _check_trust(folder, loading)
     with tempfile.TemporaryDirectory(prefix="calabi-") as place:
         if calibrate is not None:
-            calibration = {"statistics": _statistics(folder, calibrate, forward, place), **(calibration or {})}
+            path, unreached = _statistics(folder, calibrate, forward, place, loading)
+            calibration = {"statistics": path, **(calibration or {})}
         if calibration is not None:
             settings["calibration"] = calibration
+        layers = {
+            "min_features": min_features,
+            "include": None if include is None else patterns(include),
+            "exclude": [*patterns(exclude), *unreached] or None,
+        }
+        settings["layers"] = layers | settings.get("layers", {})
         settings["model"] = {"input": folder, "output": output or pathlib.Path(place, "model")}
-        settings |= pipeline or {}
+        if unreached:
+            warnings.warn(f"no input reached {len(unreached)} layers: they stay dense: {unreached[:3]}", stacklevel=2)
+        for section, given in (pipeline or {}).items():
+            both = isinstance(given, Mapping) and section in ("layers", "model", "calibration")
+            settings[section] = {**settings.get(section, {}), **given} if both else given
         watched = progress if progress is not None else verbose or None
-        importing = threading.Thread(target=_import_architecture, args=(folder,))
+        importing = threading.Thread(target=_import_architecture, args=(folder, loading))
         importing.start()
         report = run(
             settings, force=force, threads=threads, memory=memory, progress=watched, _spare_heads=not heads
@@ -105,8 +121,21 @@ def compress_hf_model(
             print(report)
         importing.join()
         loaded = _load(report.output, auto_class, loading)
+        if output is None:
+            # The folder goes.
+            loaded.config._name_or_path = loaded.name_or_path = os.fspath(model)
+    _say_larger(report)
     loaded.calabi_report = report
     return loaded
+
+
+def _say_larger(report: Report) -> None:
+    said = [(layer, larger_than_dense(tuple(layer.shape), layer.rank or 0)) for layer in report.factorized]
+    larger = [(layer, text) for layer, text in said if text]
+    if larger:
+        (first, text), more = larger[0], len(larger) - 1
+        others = f" (and {more} more)" if more else ""
+        warnings.warn(f"{first.name}{others}: {text}", LargerThanDense, stacklevel=3)
 
 
 def _settings(compression_ratio: float | None, rank: Rule | None, keep: float | None) -> dict[str, Any]:
@@ -118,19 +147,20 @@ def _settings(compression_ratio: float | None, rank: Rule | None, keep: float | 
     return {"rank": rule} if compression_ratio is None else {"rank": rule, "layers": {"break_even": False}}
 
 
-def _folder(model: str | os.PathLike[str], revision: str | None) -> str:
+def _folder(model: str | os.PathLike[str], revision: str | None, loading: dict[str, Any]) -> str:
     """The folder of a checkpoint: itself, or what transformers has of that name in its cache."""
     name = os.fspath(model)
     if os.path.isdir(name):
         return name
     from transformers.utils import cached_file
 
+    where = {"revision": revision} | {key: loading[key] for key in _WHERE if key in loading}
     lenient: dict[str, Any] = {
-        "revision": revision,
+        **where,
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_connection_errors": False,
     }
-    config = str(cached_file(name, "config.json", revision=revision))
+    config = str(cached_file(name, "config.json", **where))
     if cached_file(name, _WEIGHTS, **lenient) is None:
         index = cached_file(name, _INDEX, **lenient)
         if index is None:
@@ -139,23 +169,29 @@ def _folder(model: str | os.PathLike[str], revision: str | None) -> str:
                 ".save_pretrained(folder), and name the folder"
             )
         for shard in sorted(set(json.loads(pathlib.Path(index).read_text())["weight_map"].values())):
-            cached_file(name, shard, revision=revision)
+            cached_file(name, shard, **where)
     for beside in _BESIDE:
         cached_file(name, beside, **lenient)
     return os.path.dirname(config)
 
 
-def _statistics(folder: str, calibrate: Any, forward: Any, place: str) -> str:
-    """A file with the moments of what flows into the dense model's layers."""
+def _statistics(
+    folder: str, calibrate: Any, forward: Any, place: str, loading: dict[str, Any]
+) -> tuple[str, list[str]]:
+    """A file with the moments of what flows into the dense model's layers, and the layers that no input reached."""
     path = os.path.join(place, "statistics.safetensors")
-    if not isinstance(calibrate, Mapping):
+    names = _engine.layers(folder)
+    if isinstance(calibrate, Mapping):
+        found = checked(calibrate, names)
+    else:
         import torch
 
-        dense = _load(folder, None, {"dtype": torch.float32})
-        calibrate = gather(dense, calibrate, forward=forward)
-        calibrate = _named_as_files(dense, calibrate)
-    save(calibrate, path, model=folder)
-    return path
+        trusted = {key: loading[key] for key in ("trust_remote_code",) if key in loading}
+        dense = _load(folder, None, {"dtype": torch.float32} | trusted)
+        found = _named_as_files(dense, gather(dense, calibrate, forward=forward))
+    save(found, path, model=folder)
+    unreached = [name for name in names if name not in found]
+    return path, unreached
 
 
 def _named_as_files(model: Any, statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:
@@ -170,12 +206,10 @@ def _named_as_files(model: Any, statistics: Mapping[str, Statistics]) -> dict[st
     return {in_file(name): found for name, found in statistics.items()}
 
 
-def _import_architecture(folder: str) -> None:
+def _import_architecture(folder: str, loading: dict[str, Any]) -> None:
     """Imports what the result will be loaded by, while the engine works: with transformers it takes seconds."""
     try:
-        import transformers
-
-        config = transformers.AutoConfig.from_pretrained(folder)
+        config = _config(folder, loading)
         _auto_class(config)._model_mapping[type(config)]
         importlib.import_module(".modeling_calabi", __package__)
     except Exception:  # noqa: BLE001
@@ -184,10 +218,37 @@ def _import_architecture(folder: str) -> None:
 
 
 def _load(folder: str, auto_class: Any, loading: dict[str, Any]) -> Any:
+    config = _config(folder, loading)
+    if _is_own(config):
+        loading = {**loading, "config": config}
+    return (auto_class or _auto_class(config)).from_pretrained(folder, **loading)
+
+
+def _config(folder: str, loading: dict[str, Any]) -> Any:
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder)
-    return (auto_class or _auto_class(config)).from_pretrained(folder, **loading)
+    said = transformers.PreTrainedConfig.get_config_dict(folder)[0]
+    if said.get("calabi", {}).get("auto_map") and loading.get("trust_remote_code"):
+        from . import modeling_calabi as modelling
+
+        return modelling.CalabiConfig.from_pretrained(folder)
+    trusted = {key: loading[key] for key in ("trust_remote_code",) if key in loading}
+    return transformers.AutoConfig.from_pretrained(folder, **trusted)
+
+
+def _check_trust(folder: str, loading: dict[str, Any]) -> None:
+    """Before any work: the result would not load."""
+    path = pathlib.Path(folder, "config.json")
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    own = said.get("calabi", said).get("auto_map", {})
+    if "AutoConfig" in own and not loading.get("trust_remote_code"):
+        text = f"the architecture of {folder} is code of its own: trust_remote_code=True says that you trust it"
+        raise ConfigError(text)
+
+
+def _is_own(config: Any) -> bool:
+    """Whether an architecture is code beside its weights."""
+    return bool(getattr(config, "calabi", {}).get("auto_map"))
 
 
 def _auto_class(config: Any) -> Any:
@@ -196,9 +257,12 @@ def _auto_class(config: Any) -> Any:
 
     kind = getattr(config, "calabi", {}).get("base_model_type") or config.model_type
     wanted = set(config.architectures or ())
+    own = config.calabi.get("auto_map", {}) if hasattr(config, "calabi") else getattr(config, "auto_map", None) or {}
     found = auto_classes()
     order = sorted(found, key=lambda name: (name in _LAST, _LAST.index(name) if name in _LAST else 0))
     for name in order:
+        if name in own:
+            return found[name]
         known = found[name]._model_mapping._model_mapping.get(kind, ())
         if wanted & ({known} if isinstance(known, str) else set(known)):
             return found[name]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ._settings import Rule
-from .errors import ConfigError, SelectError
+from .errors import ConfigError, DecomposeError, SelectError
 from .matrices import Factorized, factorize
 
 
@@ -20,13 +20,16 @@ class LargerThanDense(UserWarning):
 class LowRankLinear(nn.Module):
     """Two linear layers in the place of one: `right` (rank × inputs), then `left` (outputs × rank), which has the bias.
 
-    The names of its parameters are those of the checkpoints that calabi writes.
+    The names of its parameters are those of the checkpoints that calabi writes. A model of transformers in which layers
+    were replaced one by one saves itself so once `calabi.as_factorized(model)` was called.
 
     >>> import calabi, torch
     >>> layer = calabi.LowRankLinear(torch.nn.Linear(64, 96), rank=8)
     >>> layer(torch.randn(2, 64)).shape, layer.rank
     (torch.Size([2, 96]), 8)
     """
+
+    has_factors = True
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class LowRankLinear(nn.Module):
         super().__init__()
         self._hold(linear, made)
         if larger := larger_than_dense(tuple(weight.shape), made.rank):
-            warnings.warn(f"{name}: {larger}", LargerThanDense, stacklevel=2)
+            warnings.warn(f"{name}: {larger}", LargerThanDense, stacklevel=2 + (type(self) is not LowRankLinear))
 
     @classmethod
     def of(cls, linear: nn.Module, made: Factorized) -> LowRankLinear:
@@ -73,6 +76,8 @@ class LowRankLinear(nn.Module):
         """Of factors: `left` (outputs × rank), `right` (rank × inputs)."""
         if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
             raise ConfigError(f"a left factor of {tuple(left.shape)} and a right one of {tuple(right.shape)} do not fit")
+        if bias is not None and bias.shape != left.shape[:1]:
+            raise ConfigError(f"a bias of {tuple(bias.shape)} is none of {left.shape[0]} outputs")
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer._set(left, right, bias)
@@ -81,6 +86,8 @@ class LowRankLinear(nn.Module):
     def _hold(self, linear: nn.Module, made: Factorized) -> None:
         weight, bias = weight_of(linear), getattr(linear, "bias", None)
         left, right = (torch.from_numpy(factor).to(weight) for factor in (made.left, made.right))
+        if not (left.isfinite().all() and right.isfinite().all()):
+            raise DecomposeError(f"the factors are too large for {weight.dtype}: scale the weight down")
         if made.bias is not None:
             gained = torch.from_numpy(made.bias).to(weight)
             bias = gained if bias is None else bias.detach() + gained
@@ -92,6 +99,7 @@ class LowRankLinear(nn.Module):
 
     def _set(self, left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> None:
         (outputs, rank), inputs = left.shape, right.shape[1]
+        self.added_bias = False
         self.in_features, self.out_features = inputs, outputs
         # Made without memory: the parameters are set right after.
         self.right = nn.Linear(inputs, rank, bias=False, device="meta")
@@ -133,10 +141,17 @@ def ruled(rank: Rule | None, compression_ratio: float | None) -> Rule:
 
 def weight_of(linear: nn.Module) -> torch.Tensor:
     """The weight of a layer, outputs by inputs."""
-    weight = getattr(linear, "weight", None)
-    if isinstance(weight, torch.Tensor) and (type(linear) is nn.Linear or is_conv1d(linear)):
-        return weight.T if is_conv1d(linear) else weight
-    raise TypeError(f"a {type(linear).__name__} is no torch.nn.Linear")
+    if not is_linear(linear):
+        raise TypeError(f"a {type(linear).__name__} is no torch.nn.Linear")
+    weight = linear._parameters.get("weight")
+    if weight is None:
+        raise TypeError("the layer's weight is computed from others: remove its parametrization first")
+    return weight.T if is_conv1d(linear) else weight
+
+
+def is_linear(module: object) -> bool:
+    """Whether factors can stand for a module: a `torch.nn.Linear` itself, or the same by another name."""
+    return type(module) is nn.Linear or is_conv1d(module) or type(module).__name__ == "FalconLinear"
 
 
 def is_conv1d(module: object) -> bool:

@@ -13,7 +13,7 @@ from . import _engine, _settings
 from ._engine import Spectrum
 from ._settings import Rule
 from .arrays import Array, matrix, moments
-from .errors import ConfigError
+from .errors import ConfigError, DecomposeError
 
 Objective = Literal["gram", "diagonal"]
 Bias = Literal["none", "residual", "joint"]
@@ -163,11 +163,14 @@ def factorize(
         matrix(w, name), _settings.rule(rank), _rounding(multiple, break_even), how
     )
     left, right, gained = factors or (None, None, None)
+    if left is not None and right is not None and not (np.isfinite(left).all() and np.isfinite(right).all()):
+        raise DecomposeError(f"{name} cannot be decomposed: its factors are too large for float32; scale it down")
     return Factorized(left, right, gained, kept, because, predicted, measured, values, remark)
 
 
 def _how(name: str, decomposer: Decomposer, threads: int | None, metric: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"name": name, "decomposer": _settings.decomposer(decomposer), "threads": threads, "metric": metric}
+    threads = _settings.threads(threads)
+    return {"name": str(name), "decomposer": _settings.decomposer(decomposer), "threads": threads, "metric": metric}
 
 
 def _rank(rank: int | None) -> int | None:
@@ -186,13 +189,21 @@ def _metric(metric: Any, bias: Bias, objective: Objective, shrinkage: float | No
     if metric is None:
         if bias != "none":
             raise ConfigError(f"bias={bias!r} makes up for the mean of the inputs: give metric=Statistics(gram, mean)")
+        if objective != "gram" or shrinkage is not None:
+            raise ConfigError("objective= and shrinkage= say how a metric is taken: give metric=")
         return None
     given = metric if isinstance(metric, Statistics) else Statistics(metric)
     if given.mean is None and bias != "none":
         raise ConfigError(f"bias={bias!r} makes up for the mean of the inputs: give metric=Statistics(gram, mean)")
     gram = moments(given.gram, 2, "the Gram matrix")
     mean = np.zeros(len(gram)) if given.mean is None else moments(given.mean, 1, "the mean")
+    if gram.shape == (len(mean), len(mean)) and np.any(mean**2 > np.diag(gram) * (1 + 1e-3) + 1e-30):
+        raise ConfigError("the mean is larger than the Gram matrix allows: E[x]² is at most E[x²]")
     if given.tokens is None and shrinkage is None:
         shrinkage = 0.0
+    if shrinkage is not None and not 0.0 <= shrinkage <= 1.0:
+        raise ConfigError(f"shrinkage is a share from 0 to 1, not {shrinkage}")
     tokens = 0 if given.tokens is None else int(given.tokens)
+    if tokens < 0:
+        raise ConfigError(f"tokens are counted from 0 on, not {tokens}")
     return {"gram": gram, "mean": mean, "tokens": tokens, "objective": objective, "bias": bias, "shrinkage": shrinkage}

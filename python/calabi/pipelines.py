@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +20,7 @@ def run(
     set: Mapping[str, Any] | None = None,
     force: bool = False,
     work: str | os.PathLike[str] | None = None,
-    memory: str | None = None,
+    memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress | None = None,
     _spare_heads: bool = False,
@@ -35,7 +34,7 @@ def run(
         set: settings that are changed, such as `{"rank.keep": 0.5}`.
         force: whether an output that exists is replaced.
         work: a folder where what is decomposed is kept, for runs after this one.
-        memory: what the layers in work may take together, such as `"4GiB"`.
+        memory: what the layers in work may take together, such as `"4GiB"`, or bytes.
         threads: as many as there are processors, unless said.
         progress: `True` for a bar (tqdm) or lines, `False` for none, or an object that is told (`Progress`).
 
@@ -52,16 +51,17 @@ def run(
     options: dict[str, Any] = {
         "force": force,
         "work": None if work is None else os.fspath(work),
-        "memory": memory,
-        "threads": threads,
-        "set": [f"{key}={json.dumps(_settings.plain(value, key))}" for key, value in (set or {}).items()],
+        "memory": None if memory is None else str(memory),
+        "threads": _settings.threads(threads),
+        "set": [f"{key}={_settings.as_toml(_settings.plain(value, key))}" for key, value in (set or {}).items()],
         "progress": observer(progress),
         "spare_heads": _spare_heads,
         "rank": None,
         "overrides": [],
     }
     if isinstance(pipeline, Mapping):
-        settings, options["rank"], options["overrides"] = _without_functions(pipeline)
+        given = pipeline if rank is None else {**pipeline, "rank": _PLACEHOLDER}
+        settings, options["rank"], options["overrides"] = _without_functions(given)
         file, text = None, _settings.as_json(settings)
     else:
         file, text = os.fspath(pipeline), None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from . import _engine, calibration
@@ -54,7 +57,7 @@ class ReplaceReport:
     @property
     def removed(self) -> float:
         """The share of the model's parameters that is gone."""
-        return 1.0 - self.parameters[1] / max(1, self.parameters[0])
+        return 1.0 - self.parameters[1] / self.parameters[0] if self.parameters[0] else 0.0
 
     def __len__(self) -> int:
         return len(self.replaced)
@@ -78,8 +81,8 @@ def replace_linear_layers(
     compression_ratio: float | None = None,
     keep: float | None = None,
     min_features: int = 1,
-    include: Iterable[str] | None = None,
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] = (),
     calibrate: Iterable[Any] | Mapping[str, Statistics] | None = None,
     forward: calibration.Forward | None = None,
     break_even: bool | None = None,
@@ -170,7 +173,9 @@ class _Work:
         if isinstance(metric, str):
             return metric
         rounding: dict[str, Any] = {"multiple": self.multiple, "break_even": self.break_even} if settle else {}
-        return factorize(weight_of(layer.module), rule, metric=metric, name=layer.name, **rounding, **self.settings)
+        weight = weight_of(layer.module)
+        made = factorize(weight, rule, metric=metric, name=layer.name, **rounding, **self.settings)
+        return _as_stored(weight, made, metric) if weight.dtype in _HALVES else made
 
     def _spectrum(self, layer: Layer) -> Any:
         metric = self._metric(layer)
@@ -195,6 +200,23 @@ class _Work:
         return made
 
 
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def _as_stored(weight: torch.Tensor, made: Factorized, metric: Statistics | None) -> Factorized:
+    """The same, its error measured on factors as a layer of 16 bits holds them."""
+    if made.left is None or made.right is None:
+        return made
+    left, right = (torch.from_numpy(factor).to(weight.dtype).cpu().float() for factor in (made.left, made.right))
+    dense = weight.detach().cpu().float()
+    gram = None if metric is None else torch.as_tensor(metric.gram).float()
+    energy = lambda a: float((a * (a if gram is None else a @ gram)).sum())
+    before = energy(dense)
+    error = math.sqrt(max(0.0, energy(dense - left @ right)) / before) if before > 0.0 else 0.0
+    # A bias makes up for the mean, which is in the Gram matrix still.
+    return made if made.bias is not None else dataclasses.replace(made, measured_error=error)
+
+
 def _rule(rank: Rule | None, compression_ratio: float | None, keep: float | None) -> Rule:
     if keep is None:
         return ruled(rank, compression_ratio)
@@ -212,7 +234,7 @@ def _statistics(model: nn.Module, calibrate: Any, forward: Any, chosen: list[Lay
     if calibrate is None:
         return None
     if isinstance(calibrate, Mapping):
-        return dict(calibrate)
+        return calibration.checked(calibrate, [name for layer in chosen for name in layer.names])
     return calibration.gather(model, calibrate, forward=forward, names=[layer.name for layer in chosen])
 
 

@@ -7,28 +7,40 @@ from typing import Any
 
 from torch import nn
 
-from .low_rank import LowRankLinear
-
 
 def as_factorized(model: nn.Module) -> None:
-    """Makes `model.save_pretrained` write the checkpoint that calabi writes, where the model is of transformers."""
+    """Makes `save_pretrained` of every model of transformers in this one write the checkpoint that calabi writes.
+
+    `replace_linear_layers` does so; call it where layers were replaced by hand.
+    """
     transformers = sys.modules.get("transformers")
-    if transformers is None or not isinstance(model, transformers.PreTrainedModel):
+    if transformers is None:
         return
+    for part in model.modules():
+        if isinstance(part, transformers.PreTrainedModel):
+            _as_factorized(part)
+
+
+def _as_factorized(model: Any) -> None:
     from . import modeling_calabi as modelling
 
-    kinds = (LowRankLinear, modelling.Factors)
-    names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    names = [name for name, module in model.named_modules() if getattr(module, "has_factors", False)]
     if not names:
         return
     if not hasattr(model, "factorized"):
-        model.config = modelling.factorized_config(model.config, *_said(model.config))
+        # The configuration is changed where it is: the model's parts hold it too.
+        config: Any = model.config
         base: Any = type(model)
+        of_config: Any = type(config)
+        if not hasattr(config, "calabi"):
+            config.calabi, config.auto_map = _said(config)
+            config.__class__ = modelling.factorized_config_class(of_config)
         model.__class__ = modelling.factorized_model_class(base)
     added = [name for name in names if getattr(model.get_submodule(name), "added_bias", False)]
     if added:
         model.config.calabi = model.config.calabi | {"added_biases": added}
-    model.factorized = {name: model.factorized.get(name, name) if hasattr(model, "factorized") else name for name in names}
+    known = getattr(model, "factorized", {})
+    model.factorized = {name: known.get(name, name) for name in names}
     model.all_tied_weights_keys = model.still_tied(model.all_tied_weights_keys)
 
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use calabi::api::{Choice, LayerSpectrum, Rank, RankSelector, SelectError, Shape};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple};
 
@@ -18,12 +18,16 @@ impl Raised {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
-    /// The exception, with what was raised as its cause.
+    /// The exception, with what was raised as its cause; what is no error (Ctrl-C) comes out as it is.
     pub(crate) fn cause(&self, py: Python<'_>, error: PyErr) -> PyErr {
-        if let Some(cause) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            error.set_cause(py, Some(cause));
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(raised) if !raised.is_instance_of::<PyException>(py) => raised,
+            Some(raised) => {
+                error.set_cause(py, Some(raised));
+                error
+            }
+            None => error,
         }
-        error
     }
 }
 

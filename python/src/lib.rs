@@ -25,7 +25,7 @@ mod _engine {
     #[pymodule_export]
     use super::matrices::{allocate, decompose, factorize, select, spectrum};
     #[pymodule_export]
-    use super::pipelines::run;
+    use super::pipelines::{layers, run};
     #[pymodule_export]
     use super::program;
     #[pymodule_export]

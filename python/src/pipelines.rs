@@ -55,6 +55,13 @@ pub(crate) fn run(
     Ok((report.passed(), json, report_text(&report)))
 }
 
+/// The names of the layers of a model that can have factors.
+#[pyfunction]
+pub(crate) fn layers(py: Python<'_>, model: PathBuf) -> PyResult<Vec<String>> {
+    let source = calabi::open_model(&model, None).map_err(|error| of_run(py, error.into()))?;
+    Ok(source.layers().iter().map(|layer| layer.name.clone()).collect())
+}
+
 fn pipeline(
     py: Python<'_>,
     file: Option<&PathBuf>,

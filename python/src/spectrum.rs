@@ -48,41 +48,77 @@ impl Spectrum {
         Ok(Self::of(name, shape, values))
     }
 
+    /// A spectrum that was taken apart by `__reduce__`.
+    #[staticmethod]
+    fn _restored(
+        py: Python<'_>,
+        named: (String, (usize, usize), bool),
+        values: Vec<f64>,
+        losses: Vec<f64>,
+        energy: f64,
+    ) -> PyResult<Self> {
+        let (name, shape, complete) = named;
+        let own: f64 = values.iter().map(|v| v * v).sum();
+        let made = if complete { api::Spectrum::complete(values) } else { api::Spectrum::leading(values, own) };
+        let made = made.and_then(|made| made.with_losses(losses, energy));
+        let refuse = |text: &str| exception(py, "ConfigError", text, None);
+        let shape = Shape::new(shape.0, shape.1).ok_or_else(|| refuse("a spectrum needs one value at least"))?;
+        Ok(Self { name, shape, values: made.map_err(|error| refuse(&error.to_string()))? })
+    }
+
+    #[allow(clippy::type_complexity)] // what `_restored` takes
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, ((&str, (usize, usize), bool), Vec<f64>, Vec<f64>, f64))> {
+        let restored = py.get_type::<Self>().getattr("_restored")?;
+        let named = (&*self.name, self.shape(), self.values.is_complete());
+        Ok((restored, (named, self.values.values().to_vec(), self.values.losses().to_vec(), self.values.energy())))
+    }
+
+    /// What messages call the matrix: in a run, the name of the layer.
     #[getter]
     fn name(&self) -> &str {
         &self.name
     }
 
+    /// Outputs by inputs.
     #[getter]
     fn shape(&self) -> (usize, usize) {
         (self.shape.rows(), self.shape.cols())
     }
 
+    /// The singular values that are known.
     #[getter]
     fn values<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
         PyArray1::from_slice(py, self.values.values())
     }
 
+    /// The squared error of each rank, from 0 on.
     #[getter]
     fn losses<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
         PyArray1::from_slice(py, self.values.losses())
     }
 
+    /// The sum of all squared singular values, also of those that are not known.
     #[getter]
     fn energy(&self) -> f64 {
         self.values.energy()
     }
 
+    /// Whether every singular value is known.
     #[getter]
     fn is_complete(&self) -> bool {
         self.values.is_complete()
     }
 
+    /// The smallest rank at which factors are not smaller than the matrix.
     #[getter]
     fn break_even(&self) -> usize {
         self.shape.break_even()
     }
 
+    /// The relative error of the best approximation of this rank, from 0 to 1.
     fn relative_error(&self, rank: usize) -> f64 {
         self.values.relative_error(rank)
     }

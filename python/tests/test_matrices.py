@@ -1,5 +1,7 @@
 """Singular values, vectors and factors against NumPy's own, and what wrong input gives."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -187,3 +189,36 @@ def test_import_brings_neither_torch_nor_transformers():
     code = "import sys, calabi; print([name for name in ('torch', 'transformers', 'tqdm') if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"threads": -1}, "threads"),
+        ({"threads": 10**6}, "threads"),
+        ({"threads": 1.5}, "threads"),
+        ({"objective": "diagonal"}, "give metric="),
+        ({"shrinkage": 0.5}, "give metric="),
+        ({"metric": np.eye(30), "shrinkage": float("nan")}, "shrinkage"),
+        ({"metric": calabi.Statistics(np.eye(30), tokens=-5)}, "tokens"),
+        ({"metric": calabi.Statistics(np.eye(30), np.full(30, 7.0)), "bias": "joint"}, "larger than the Gram matrix"),
+        ({"metric": np.eye(30), "objective": "norm"}, "gram"),
+        ({"multiple": 0}, "multiple"),
+    ],
+)
+def test_wrong_settings_name_themselves(weight, settings, text):
+    with pytest.raises(calabi.ConfigError, match=text):
+        calabi.factorize(weight, 4, **settings)
+
+
+def test_factors_beyond_f32_are_refused():
+    with pytest.raises(calabi.DecomposeError, match="too large for float32"):
+        calabi.factorize(np.full((30, 30), 3.4e38, dtype=np.float32), 2)
+
+
+def test_spectra_are_copied_and_pickled(weight):
+    for spectrum in (calabi.spectrum(weight, name="up"), calabi.spectrum(weight, metric=np.eye(30) * 2)):
+        again = pickle.loads(pickle.dumps(spectrum))
+        assert repr(again) == repr(spectrum) and again.losses.tolist() == spectrum.losses.tolist()
+        assert copy.copy(spectrum).energy == spectrum.energy and again.is_complete
+    assert pickle.loads(pickle.dumps(calabi.factorize(weight, 3))).rank == 3

@@ -54,6 +54,16 @@ def test_settings_can_be_changed(checkpoint, tmp_path):
     assert {layer.rank for layer in report.factorized} == {8}
 
 
+def test_settings_of_any_kind_can_be_changed(checkpoint, tmp_path):
+    output = tmp_path / "q\U0001f600 \"x\".safetensors"
+    rank = {"kind": "fixed", "rank": 5}
+    report = calabi.run(pipeline(checkpoint), set={"model.output": output, "rank": rank, "layers.multiple": 1})
+    assert output.is_file() and {layer.rank for layer in report.factorized} == {5}
+    without = {key: value for key, value in pipeline(checkpoint).items() if key != "rank"}
+    report = calabi.run(without, rank=lambda spectrum: 3, memory=2**30)
+    assert {layer.rank for layer in report.factorized} == {3}
+
+
 def test_a_function_chooses_ranks_in_a_run(checkpoint):
     seen = []
 

@@ -95,3 +95,13 @@ def test_plugins_say_what_they_take():
     energy = next(plugin for plugin in calabi.selectors() if plugin.kind == "energy")
     assert energy.summary and [setting.name for setting in energy.settings] == ["threshold"]
     assert "faer" in [plugin.kind for plugin in calabi.decomposers()]
+
+
+def test_what_is_no_error_comes_out_as_it_is():
+    def interrupted(spectrum):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calabi.select(VALUES, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calabi.factorize(np.eye(4), interrupted)

@@ -259,3 +259,45 @@ def test_layers_that_read_the_same_share_their_moments_and_padding_does_not_coun
     assert found["q"] is found["k"] and found["q"] is not found["o"] and found["q"].tokens == 7
     real = x[mask.bool()].double()
     np.testing.assert_allclose(found["q"].gram, (real.T @ real / 7).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_are_not_plain_stay_and_say_why():
+    import torch.nn.utils.parametrizations as parametrizations
+    import torch.nn.utils.prune as prune
+
+    model = nn.ModuleDict({
+        "normed": parametrizations.weight_norm(nn.Linear(32, 32)),
+        "pruned": prune.l1_unstructured(nn.Linear(32, 32), "weight", 0.5),
+        "lazy": nn.LazyLinear(32),
+        "complex": nn.Linear(32, 32, dtype=torch.complex64),
+        "plain": nn.Linear(32, 32),
+    })
+    report = calabi.replace_linear_layers(model, 4)
+    assert [layer.name for layer in report.replaced] == ["plain"]
+    assert all("parameter" in layer.because or "class" in layer.because for layer in report.layers[:4]), str(report)
+    with pytest.raises(TypeError, match="computed from others"):
+        calabi.LowRankLinear(prune.l1_unstructured(nn.Linear(32, 32), "weight", 0.5), 4)
+    assert str(calabi.replace_linear_layers(nn.Sequential(), 4)).endswith("(+0.0%)")
+
+
+def test_halves_are_measured_as_they_are_stored():
+    model = nn.Sequential(nn.Linear(64, 64, dtype=torch.bfloat16))
+    dense = model[0].weight.detach().float()
+    report = calabi.replace_linear_layers(model, 64, break_even=False)
+    made = model[0]
+    product = made.left.weight.detach().float() @ made.right.weight.detach().float()
+    assert report.layers[0].measured_error == pytest.approx(((product - dense).norm() / dense.norm()).item(), rel=1e-3)
+    large = nn.Linear(64, 64, dtype=torch.float16)
+    large.weight.data.fill_(60000.0)
+    with pytest.raises(calabi.DecomposeError, match="too large for torch.float16"):
+        calabi.LowRankLinear(large, 2)
+
+
+def test_layers_are_copied_and_pickled(tmp_path):
+    layer = calabi.LowRankLinear(linear(), 4)
+    torch.save(layer, tmp_path / "layer.pt")
+    x = torch.randn(3, 48)
+    for again in (copy.deepcopy(layer), torch.load(tmp_path / "layer.pt", weights_only=False)):
+        assert torch.equal(again(x), layer(x))
+    with pytest.raises(calabi.ConfigError, match="bias"):
+        calabi.LowRankLinear.from_factors(torch.randn(5, 2), torch.randn(2, 7), torch.randn(4))

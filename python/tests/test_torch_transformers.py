@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 hf = pytest.importorskip("transformers")
+import numpy as np  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
 import calabi  # noqa: E402
@@ -196,3 +197,199 @@ def test_wrong_calls_are_exceptions(tmp_path):
         calabi.compress_hf_model(MODELS / "llama", rank={"kind": "energie"})
     with pytest.raises(calabi.CalabiError):
         calabi.compress_hf_model(tmp_path, 0.5)
+
+
+def llama():
+    return hf.AutoModelForCausalLM.from_pretrained(MODELS / "llama", **F32)
+
+
+def test_factors_are_not_factorized_again(tmp_path):
+    model = llama()
+    calabi.replace_linear_layers(model, 8, include=["*.q_proj"])
+    report = calabi.replace_linear_layers(model, 4, break_even=False)
+    assert len(report) == 12 and {layer.because for layer in report.layers if layer.name.endswith("q_proj")} == {
+        "has factors already"
+    }
+    model.save_pretrained(tmp_path / "saved")
+    again = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert torch.equal(given(again), given(model))
+    assert len(calabi.replace_linear_layers(again, 4)) == 0
+
+
+class Wrapper(torch.nn.Module):
+    def __init__(self, lm):
+        super().__init__()
+        self.lm = lm
+
+
+@pytest.mark.parametrize("whole", [Wrapper, torch.nn.DataParallel, lambda model: model])
+def test_a_model_within_a_model_saves_its_factors(whole, tmp_path):
+    model = llama()
+    calabi.replace_linear_layers(whole(model), 8)
+    model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(given(hf.AutoModelForCausalLM.from_pretrained(tmp_path / "saved")), given(model))
+    model.model.save_pretrained(tmp_path / "body")
+    body = hf.AutoModel.from_pretrained(tmp_path / "body")
+    assert torch.equal(given(body), given(model.model))
+
+
+def test_layers_replaced_by_hand_are_saved(tmp_path):
+    model = llama()
+    attention = model.model.layers[0].self_attn
+    attention.q_proj = calabi.LowRankLinear(attention.q_proj, 8)
+    calabi.as_factorized(model)
+    attention.k_proj = calabi.LowRankLinear(attention.k_proj, 8)
+    model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(given(hf.AutoModelForCausalLM.from_pretrained(tmp_path / "saved")), given(model))
+
+
+def test_factors_that_are_not_ranked_do_not_load(tmp_path):
+    model = llama()
+    calabi.replace_linear_layers(model, 8)
+    model.save_pretrained(tmp_path / "saved")
+    said = json.loads((tmp_path / "saved/config.json").read_text())
+    said["calabi"]["ranks"].popitem()
+    (tmp_path / "saved/config.json").write_text(json.dumps(said))
+    with pytest.raises(RuntimeError, match="does not rank"):
+        hf.AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+def test_the_configuration_stays_that_of_the_layers():
+    model = llama()
+    calabi.replace_linear_layers(model, 8)
+    model.config.use_cache = False
+    assert model(input_ids=IDS).past_key_values is None and model.config is model.model.config
+
+
+def test_models_can_be_copied_and_pickled(tmp_path):
+    import copy
+
+    model = llama()
+    calabi.replace_linear_layers(model, 8)
+    loaded = calabi.compress_hf_model(MODELS / "gpt2", rank=8, **F32)
+    for one in (model, loaded):
+        torch.save(one, tmp_path / "model.pt")
+        assert torch.equal(given(torch.load(tmp_path / "model.pt", weights_only=False)), given(one))
+        assert torch.equal(given(copy.deepcopy(one)), given(one))
+    torch.load(tmp_path / "model.pt", weights_only=False).save_pretrained(tmp_path / "saved")
+
+
+def test_a_pattern_can_stand_alone_and_a_batch_cannot():
+    model = llama()
+    report = calabi.replace_linear_layers(model, 4, exclude="*.q_proj", include="model.layers.0.*")
+    assert len(report) == 6
+    for batch in ({"input_ids": IDS}, hf.BatchEncoding({"input_ids": IDS})):
+        with pytest.raises(calabi.ConfigError, match="in a list"):
+            calabi.replace_linear_layers(llama(), 4, calibrate=batch)
+        with pytest.raises(calabi.ConfigError, match="in a list"):
+            calabi.compress_hf_model(MODELS / "llama", rank=4, calibrate=batch)
+    with pytest.raises(calabi.ConfigError, match="in a list"):
+        calabi.calibrate(llama(), IDS)
+
+
+def saved(kind, config, folder):
+    torch.manual_seed(2)
+    kind(config).save_pretrained(folder)
+    return folder
+
+
+def test_experts_and_linear_layers_by_another_name(tmp_path):
+    common = {"vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    mixtral = hf.MixtralConfig(**common, intermediate_size=48, num_local_experts=4, num_key_value_heads=4)
+    falcon = hf.FalconConfig(**common)
+    cases = ((hf.MixtralForCausalLM, mixtral, 4), (hf.FalconForCausalLM, falcon, 4))
+    for kind, config, count in cases:
+        folder = saved(kind, config, tmp_path / kind.__name__)
+        model = calabi.compress_hf_model(folder, rank=8, **F32)
+        assert len(model.calabi_report) == count, model.calabi_report
+        batches = [{"input_ids": IDS}]
+        calibrated = calabi.compress_hf_model(folder, rank=8, calibrate=batches, **F32)
+        assert np.isfinite(given(calibrated).numpy()).all()
+        memory = hf.AutoModelForCausalLM.from_pretrained(folder, **F32)
+        assert len(calabi.replace_linear_layers(memory, 8)) >= count
+
+
+def test_an_encoder_and_its_decoder_reload(tmp_path):
+    sizes = {"vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    encoder, decoder = hf.BertConfig(**sizes), hf.BertConfig(**sizes, is_decoder=True, add_cross_attention=True)
+    config = hf.EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    folder = saved(hf.EncoderDecoderModel, config, tmp_path / "dense")
+    small = calabi.compress_hf_model(folder, rank=8, auto_class=hf.AutoModelForSeq2SeqLM, **F32)
+    with torch.no_grad():
+        assert small(input_ids=IDS, decoder_input_ids=IDS).logits.shape == (2, 10, 80)
+
+
+def test_padding_of_an_encoder_is_not_that_of_a_decoder():
+    config = hf.T5Config(
+        vocab_size=80, d_model=32, d_ff=48, num_layers=1, num_heads=4, d_kv=8, decoder_start_token_id=0, dropout_rate=0.0
+    )
+    torch.manual_seed(2)
+    mask = torch.ones_like(IDS)
+    mask[1, 4:] = 0
+    batch = {"input_ids": IDS, "attention_mask": mask, "decoder_input_ids": IDS}
+    found = calabi.calibrate(hf.T5ForConditionalGeneration(config), [batch])
+    tokens = {name: one.tokens for name, one in found.items()}
+    assert tokens["encoder.block.0.layer.0.SelfAttention.q"] == 14
+    assert tokens["decoder.block.0.layer.0.SelfAttention.q"] == 20
+    with torch.inference_mode():
+        calabi.calibrate(llama(), [{"input_ids": IDS}])
+
+
+def test_sections_of_a_pipeline_are_merged():
+    model = calabi.compress_hf_model(MODELS / "llama", 0.5, pipeline={"layers": {"multiple": 1}}, min_features=40)
+    assert len(model.calabi_report) == 0
+    model = calabi.compress_hf_model(MODELS / "llama", 0.55, pipeline={"layers": {"multiple": 1}})
+    assert len(model.calabi_report) == 14 and model.calabi_report.factorized[0].rank == 18
+
+
+def test_larger_than_dense_is_said():
+    with pytest.warns(calabi.LargerThanDense, match="hold"):
+        calabi.compress_hf_model(MODELS / "llama", 0.9)
+
+
+CODE = """
+import torch, transformers
+
+class OwnConfig(transformers.PretrainedConfig):
+    model_type = "own"
+    def __init__(self, width=32, **kwargs):
+        self.width = width
+        super().__init__(**kwargs)
+
+class OwnModel(transformers.PreTrainedModel):
+    config_class = OwnConfig
+    def __init__(self, config):
+        super().__init__(config)
+        self.up = torch.nn.Linear(config.width, 2 * config.width)
+        self.down = torch.nn.Linear(2 * config.width, config.width)
+        self.post_init()
+    def forward(self, x):
+        return self.down(torch.relu(self.up(x)))
+"""
+
+
+def test_an_architecture_of_its_own_needs_trust(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "own.py").write_text(CODE)
+    auto_map = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "own", "width": 32, "architectures": ["OwnModel"], "auto_map": auto_map})
+    )
+    from safetensors.torch import save_file
+
+    torch.manual_seed(4)
+    up, down = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
+    state = {f"up.{k}": v for k, v in up.state_dict().items()} | {f"down.{k}": v for k, v in down.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(calabi.ConfigError, match="if|trust"):
+        calabi.compress_hf_model(folder, rank=8)
+    small = tmp_path / "small"
+    model = calabi.compress_hf_model(folder, rank=8, output=small, trust_remote_code=True)
+    x = torch.randn(3, 32)
+    wanted = model(x)
+    with pytest.raises(ValueError, match="If you trust it"):
+        hf.AutoModel.from_pretrained(small)
+    config = calabi.modeling_calabi.CalabiConfig.from_pretrained(small)
+    again = hf.AutoModel.from_pretrained(small, config=config, trust_remote_code=True)
+    assert torch.equal(again(x), wanted)

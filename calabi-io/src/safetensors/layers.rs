@@ -115,6 +115,9 @@ impl<'a> Judge<'a> {
         if roles::is_table(layer) {
             return Err("embedding table: looked up by row, not multiplied".into());
         }
+        if roles::is_expert(layer) {
+            return Err("expert of a mixture: transformers joins all of them to one tensor".into());
+        }
         if self.config.tied && roles::is_head(layer) {
             return Err("tied to the embedding table (tie_word_embeddings in config.json)".into());
         }

@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn the_file_knows_what_the_configuration_says() {
         assert!(TEXT.contains(&format!("WEIGHTS = \"{NO_WEIGHTS}\"")));
-        assert!(TEXT.contains("\nclass CalabiConfig:") && TEXT.contains("name.startswith(\"CalabiModel\")"));
+        assert!(TEXT.contains("\nclass CalabiConfig(") && TEXT.contains("name.startswith(\"CalabiModel\")"));
         assert!(TEXT.contains(FILE) && TEXT.contains("\"model_type\": \"calabi\""));
     }
 }

@@ -41,6 +41,12 @@ pub(super) fn is_table(layer: &str) -> bool {
     named && !parts().any(|part| LINEAR_PARTS.contains(&part))
 }
 
+/// Whether a layer is one of several experts: `experts.N` is in its name.
+pub(super) fn is_expert(layer: &str) -> bool {
+    let components: Vec<_> = layer.split('.').collect();
+    components.windows(2).any(|pair| pair[0] == "experts" && pair[1].parse::<u32>().is_ok())
+}
+
 /// Whether a layer of this name maps hidden states to the vocabulary.
 #[must_use]
 pub fn is_head(layer: &str) -> bool {
@@ -72,6 +78,12 @@ fn last_component(layer: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn experts_are_numbered() {
+        assert!(is_expert("model.layers.0.block_sparse_moe.experts.7.w1"));
+        assert!(!is_expert("mlp.shared_experts.up_proj") && !is_expert("experts.gate"));
+    }
 
     #[test]
     fn tables_are_known_by_their_last_component() {

@@ -33,10 +33,14 @@ VERSION = 1
 # What a class that knows nothing of factors trips over, before it would start from random weights.
 WEIGHTS = "factors: load them with an Auto class and trust_remote_code=True"
 DENSE = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear, Conv1D)
+# Linear layers under a name of their own.
+NAMED = ("FalconLinear",)
 
 
 class Factors(nn.Module):
     """Two linear layers in the place of one."""
+
+    has_factors = True
 
     def __init__(self, dense, rank, bias):
         super().__init__()
@@ -61,7 +65,14 @@ class Factors(nn.Module):
         return self.left.bias
 
 
-class CalabiConfig:
+class HasRanks(type):
+    """A configuration that brings ranks along counts as one of calabi's, whatever its own class."""
+
+    def __instancecheck__(cls, instance):
+        return hasattr(instance, "calabi")
+
+
+class CalabiConfig(metaclass=HasRanks):
     """What AutoConfig calls. It gives the dense architecture's configuration, which brings the ranks along."""
 
     @classmethod
@@ -107,6 +118,7 @@ def factorized_config_class(base):
     """The class under the base's own name: by this name transformers finds what goes with it."""
 
     class Factorized(base):
+        _auto_class = None
         # Read where weights are looked for; this file's own models set it to none.
         transformers_weights = WEIGHTS
 
@@ -117,6 +129,9 @@ def factorized_config_class(base):
             former = config.__dict__.pop("calabi").get("auto_map")
             config.auto_map = former or {}
             return config
+
+        def __reduce_ex__(self, protocol):
+            return made_again, (factorized_config_class, base), self.__dict__.copy()
 
         def to_dict(self):
             return super().to_dict() | {"model_type": "calabi", "transformers_weights": WEIGHTS}
@@ -185,6 +200,9 @@ def factorized_model_class(base):
                 self.factorized[path] = name
             self.all_tied_weights_keys = self.still_tied(self.all_tied_weights_keys)
 
+        def __reduce_ex__(self, protocol):
+            return made_again, (factorized_model_class, base), self.__dict__.copy()
+
         @classmethod
         def from_pretrained(cls, folder, *args, config=None, output_loading_info=False, **kwargs):
             if kwargs.get("tp_plan") or kwargs.get("tp_size") or kwargs.get("distributed_config"):
@@ -199,7 +217,11 @@ def factorized_model_class(base):
             return (model, info) if output_loading_info else model
 
         def check_loaded(self, info):
-            """Every factor comes out of the file, and none is left over."""
+            """Every factor comes out of the file, none is left over, and none is there of a layer that is not ranked."""
+            unexpected = [key for key in map(str, info["unexpected_keys"]) if ".left." in key or ".right." in key]
+            missing = [key.removesuffix("weight") for key in map(str, info["missing_keys"])]
+            if unranked := sorted(owner for owner in missing if any(key.startswith(owner) for key in unexpected)):
+                raise RuntimeError(f"factors of layers that config.json does not rank: {unranked[:3]}")
             owners = [*self.factorized, *self.factorized.values()]
             of_factors = lambda key: any(key.startswith(f"{owner}.") for owner in owners)
             for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -229,6 +251,8 @@ def factorized_model_class(base):
 
         def save_pretrained(self, folder, *args, save_original_format=True, **kwargs):
             """Saves with the ranks under the names that the layers have in the files."""
+            layers = [name for name, module in self.named_modules() if getattr(module, "has_factors", False)]
+            self.factorized = {path: self.factorized.get(path, path) for path in layers}
             state = {key: value for key, value in self.state_dict().items() if self.is_factor(key)}
             if save_original_format:
                 state = revert_weight_conversion(self, state)
@@ -274,7 +298,7 @@ def factorize(model, path, rank, bias):
     parent, _, last = path.rpartition(".")
     parent = model.get_submodule(parent)
     dense = getattr(parent, last)
-    if type(dense) not in DENSE:
+    if type(dense) not in DENSE and type(dense).__name__ not in NAMED:
         kind = type(dense).__name__
         raise TypeError(f"{path} is a {kind}, which cannot have factors: exclude it in calabi's pipeline")
     setattr(parent, last, Factors(dense, rank, bias))
@@ -285,6 +309,12 @@ def save_code(base, folder):
     if not base.__module__.startswith("transformers."):
         os.makedirs(folder, exist_ok=True)
         custom_object_save(base, folder)
+
+
+def made_again(maker, base):
+    """An empty object of a class that is made: how such objects are copied and pickled."""
+    kind = maker(base)
+    return kind.__new__(kind)
 
 
 def named_as(made, base):
