@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from . import _engine, calibration
 from ._settings import Rule
@@ -270,4 +271,4 @@ def _row(layer: Replacement) -> tuple[str, ...]:
 
 
 def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
