@@ -31,7 +31,7 @@ class Layer:
     @property
     def shape(self) -> tuple[int, int]:
         """Outputs by inputs."""
-        if is_linear(self.module):
+        if is_linear(self.module) and self.why != COMPUTED:
             outputs, inputs = weight_of(self.module).shape
             return outputs, inputs
         return self.module.out_features, self.module.in_features  # type: ignore[return-value]
