@@ -6,7 +6,7 @@ use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, 
 use faer::linalg::cholesky::llt::solve::{solve_in_place, solve_in_place_scratch};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
-use ndarray::{Array2, ArrayView2, CowArray, Ix2};
+use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
 
 use crate::{orthonormal, products, signs};
 
@@ -70,6 +70,41 @@ pub fn multiply(left: ArrayView2<'_, f32>, right: ArrayView2<'_, f32>) -> Result
         return Err(DecomposeError::Beyond { asked: left.ncols(), available: right.nrows() });
     }
     Ok(product(viewed(&row_major(left)), viewed(&row_major(right))))
+}
+
+/// `left · right` in `f64`, `m × k` by `k × n`, of any layout.
+///
+/// ```
+/// use calabi_svd::dense::product64;
+/// use ndarray::array;
+///
+/// let a = array![[1.0, 2.0], [3.0, 4.0]];
+/// assert_eq!(product64(&a, &a.t()), array![[5.0, 11.0], [11.0, 25.0]]);
+/// ```
+///
+/// # Panics
+/// Where `left` does not have as many columns as `right` has rows.
+#[must_use]
+pub fn product64(left: &ArrayRef2<f64>, right: &ArrayRef2<f64>) -> Array2<f64> {
+    let mut product = Array2::zeros((left.nrows(), right.ncols()));
+    let (left, right) = (in_order(left.view()), in_order(right.view()));
+    if let Some(entries) = product.as_slice_mut() {
+        let to = MatMut::from_row_major_slice_mut(entries, left.nrows(), right.ncols());
+        products::replace(to, ordered(&left), ordered(&right));
+    }
+    product
+}
+
+/// A matrix whose rows, or whose columns, lie one after the other.
+fn in_order(x: ArrayView2<'_, f64>) -> CowArray<'_, f64, Ix2> {
+    if x.t().is_standard_layout() { x.into() } else { row_major(x) }
+}
+
+fn ordered<'a>(x: &'a CowArray<'_, f64, Ix2>) -> MatRef<'a, f64> {
+    match x.as_slice() {
+        Some(rows) => MatRef::from_row_major_slice(rows, x.nrows(), x.ncols()),
+        None => MatRef::from_column_major_slice(x.as_slice_memory_order().unwrap_or_default(), x.nrows(), x.ncols()),
+    }
 }
 
 pub(crate) fn product(left: MatRef<'_, f32>, right: MatRef<'_, f32>) -> Array2<f32> {

@@ -71,7 +71,7 @@ class ReplaceReport:
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
         before, after = self.parameters
-        total = f"{len(self)} of {len(self.layers)} layers replaced; parameters {before} -> {after} ({-self.removed:+.1%})"
+        total = f"{len(self)} of {len(self.layers)} layers replaced; parameters {before} -> {after} ({0.0 - self.removed:+.1%})"
         return "\n".join([*lines, "", total])
 
 

@@ -97,7 +97,7 @@ fn a_factorized_model_can_be_factorized_further() {
     assert_eq!(config["auto_map"], first["auto_map"]);
     assert_eq!(text.matches("auto_map").count(), 1);
     let file = |folder: &str| fs::read_to_string(place.path(folder).join("modeling_calabi.py")).unwrap();
-    assert!(file("again").contains("class CalabiConfig:"), "the file is the one that this version knows");
+    assert!(file("again").contains("class CalabiConfig("), "the file is the one that this version knows");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! ```
 
 use calabi_api::{DecomposeError, Decomposer, Factors, Rank, Shape};
-use calabi_svd::dense::divided;
+use calabi_svd::dense::{divided, product64};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::basis::{find, to_f32};
@@ -82,7 +82,7 @@ impl Anchored {
         }
         let ridge = RIDGE * mean_diagonal(&find);
         let (towards, find) = (shrunk(self.towards.clone(), 0.0, ridge), shrunk(find.into_owned(), 0.0, ridge));
-        Ok(to_f32(divided(weight.mapv(f64::from).dot(&towards).view(), find.view())?.view()))
+        Ok(to_f32(divided(product64(&weight.mapv(f64::from), &towards).view(), find.view())?.view()))
     }
 
     /// Takes apart what a weight was refitted to. Losses are against the outputs of the weight itself, relative to
@@ -104,7 +104,8 @@ impl Anchored {
         let (weight, refitted) = (weight.mapv(f64::from), refitted.mapv(f64::from));
         let route = route(shape, self.find.form());
         let found = find(refitted.view(), &self.find, route, decomposer, limit)?;
-        let kept = self.kept(found.basis.t().dot(&weight).view(), found.basis.t().dot(&refitted).view());
+        let kept =
+            self.kept(product64(&found.basis.t(), &weight).view(), product64(&found.basis.t(), &refitted).view());
         let total = self.original.of_rows(weight.view()).sum();
         let mut losses = vec![total; kept.len() + 1];
         let mut loss = total;
@@ -134,7 +135,7 @@ impl Anchored {
         added: Option<&Array1<f64>>,
     ) -> f64 {
         let weight = weight.mapv(f64::from);
-        let replaced = factors.left.mapv(f64::from).dot(&factors.right.mapv(f64::from));
+        let replaced = product64(&factors.left.mapv(f64::from), &factors.right.mapv(f64::from));
         let kept: f64 = self.kept(weight.view(), replaced.view()).sum();
         let wanted = self.means.as_ref().map(|(mean, after)| weight.dot(mean) - replaced.dot(after));
         (self.original.of_rows(weight.view()).sum() - kept).max(0.0) + left_over(wanted, added)
@@ -142,7 +143,7 @@ impl Anchored {
 
     /// `2 p D_xx' qᵀ − q D_x'x' qᵀ` for the rows `p` and `q` of two matrices.
     fn kept(&self, p: ArrayView2<'_, f64>, q: ArrayView2<'_, f64>) -> Array1<f64> {
-        let mixed = (&p.dot(&self.cross) * &q).sum_axis(Axis(1));
+        let mixed = (&product64(&p, &self.cross) * &q).sum_axis(Axis(1));
         2.0 * mixed - self.compressed.of_rows(q)
     }
 }

@@ -1,7 +1,7 @@
 //! Orthonormal directions of the outputs, best first, by any of the routes.
 
 use calabi_api::{DecomposeError, Decomposer, Decomposition, Rank, Shape, Side, Spectrum, SpectrumError};
-use calabi_svd::dense::orthonormal;
+use calabi_svd::dense::{orthonormal, product64};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 
 use super::form::Form;
@@ -89,12 +89,12 @@ fn by_outputs(
     decomposer: &dyn Decomposer,
     limit: Rank,
 ) -> Result<Directions, DecomposeError> {
-    let outputs = metric.form().applied(weight).dot(&weight.t());
+    let outputs = product64(&metric.form().applied(weight), &weight.t());
     let decomposition = match decomposer.eigh(outputs.view(), limit) {
         // The rounding of a Gram matrix that was summed in f32 can pass for more in a weight that sees little else.
         Err(DecomposeError::Indefinite { .. }) => {
-            let images = weight.dot(metric.root(decomposer)?);
-            decomposer.eigh(images.dot(&images.t()).view(), limit)?
+            let images = product64(&weight, metric.root(decomposer)?);
+            decomposer.eigh(product64(&images, &images.t()).view(), limit)?
         }
         other => other?,
     };
@@ -108,10 +108,10 @@ fn by_inputs(
     decomposer: &dyn Decomposer,
     limit: Rank,
 ) -> Result<Directions, DecomposeError> {
-    let images = weight.dot(root);
-    let decomposition = decomposer.eigh(images.t().dot(&images).view(), limit)?;
+    let images = product64(&weight, root);
+    let decomposition = decomposer.eigh(product64(&images.t(), &images).view(), limit)?;
     let (_, vectors) = decomposition.precise_basis(limit)?;
-    let columns = unit_columns(images.dot(&vectors));
+    let columns = unit_columns(product64(&images, &vectors));
     Ok(Directions { columns, ..Directions::of(&*decomposition, rounding(weight)) })
 }
 
@@ -131,7 +131,7 @@ fn by_singular_vectors(
     directions.roots.iter_mut().for_each(|root| *root *= scale);
     directions.energy *= scale * scale;
     directions.ready = side == Side::Left;
-    directions.columns = if side == Side::Left { vectors } else { unit_columns(scaled.dot(&vectors)) };
+    directions.columns = if side == Side::Left { vectors } else { unit_columns(product64(&scaled, &vectors)) };
     Ok(directions)
 }
 
@@ -165,10 +165,10 @@ fn completed(
     more: usize,
     decomposer: &dyn Decomposer,
 ) -> Result<Array2<f64>, DecomposeError> {
-    let rest = &weight - &basis.dot(&basis.t().dot(&weight));
+    let rest = &weight - &product64(&basis, &product64(&basis.t(), &weight));
     let Some(more) = Rank::new(more) else { return Ok(basis) };
     let (side, vectors) = decomposer.svd(to_f32(rest.view()).view(), more)?.precise_basis(more)?;
-    let further = if side == Side::Left { vectors } else { unit_columns(rest.dot(&vectors)) };
+    let further = if side == Side::Left { vectors } else { unit_columns(product64(&rest, &vectors)) };
     let columns = concatenate(Axis(1), &[basis.view(), further.view()]).unwrap_or(basis);
     orthonormal(columns.view())
 }

@@ -1,6 +1,7 @@
 //! The best factors of every rank, in a metric.
 
 use calabi_api::{DecomposeError, Decomposer, Decomposition, Factors, Rank, Shape, Side, Spectrum, SpectrumError};
+use calabi_svd::dense::product64;
 use calabi_svd::whitening::left_vectors;
 use ndarray::{Array2, ArrayView2, Axis};
 
@@ -146,6 +147,6 @@ fn leading<T>(vectors: &Array2<T>, r: Rank) -> Result<ArrayView2<'_, T>, Decompo
 /// The factors of a weight (or of what it was [refitted](super::Anchored::refit) to) in the span of a basis:
 /// `left = U`, `right = Uᵀ W`, summed in `f64`.
 pub(crate) fn factors_from_basis(weight: ArrayView2<'_, f32>, basis: Array2<f32>) -> Factors {
-    let right = to_f32(basis.t().mapv(f64::from).dot(&weight.mapv(f64::from)).view());
+    let right = to_f32(product64(&basis.t().mapv(f64::from), &weight.mapv(f64::from)).view());
     Factors { left: basis, right, bias: None }
 }

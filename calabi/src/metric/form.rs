@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::store::Hashed;
+use calabi_svd::dense::product64;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 /// A symmetric `n × n` matrix `D`.
@@ -46,7 +47,7 @@ impl Form {
         match self {
             Self::Identity(_) => x.to_owned(),
             Self::Diagonal(d) => &x * d,
-            Self::Full(d) => x.dot(d),
+            Self::Full(d) => product64(&x, d),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What every rank loses, for any orthonormal basis in any metric.
 
+use calabi_svd::dense::product64;
 use ndarray::{Array1, Array2, ArrayView2};
 
 use super::form::Form;
@@ -9,7 +10,7 @@ use super::form::Form;
 /// A basis of `min(m, n)` vectors leaves nothing. Sums run from the last rank to the first, so that small losses keep
 /// their digits.
 pub(crate) fn losses(weight: ArrayView2<'_, f64>, basis: &Array2<f64>, judge: &Form) -> Vec<f64> {
-    let kept = judge.of_rows(basis.t().dot(&weight).view());
+    let kept = judge.of_rows(product64(&basis.t(), &weight).view());
     let all_kept = basis.ncols() == weight.nrows().min(weight.ncols());
     let rest = if all_kept { 0.0 } else { (judge.of_rows(weight).sum() - kept.sum()).max(0.0) };
     let mut losses = vec![rest; kept.len() + 1];

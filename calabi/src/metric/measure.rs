@@ -1,6 +1,7 @@
 //! What factors as they are written really lose: the proof beside the prediction.
 
 use calabi_api::Factors;
+use calabi_svd::dense::product64;
 use ndarray::{Array1, ArrayView2, Axis};
 
 use super::judged::times;
@@ -34,7 +35,7 @@ pub(crate) fn measured_loss(
     let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS));
     let spread: f64 = blocks
         .map(|(rows, left)| {
-            let error = rows.mapv(f64::from) - left.mapv(f64::from).dot(&right);
+            let error = rows.mapv(f64::from) - product64(&left.mapv(f64::from), &right);
             metric.judge().of_rows(error.view()).sum()
         })
         .sum();
