@@ -1,4 +1,4 @@
-//! Arrays of NumPy as matrices of the engine, and back.
+//! Arrays of `NumPy` as matrices of the engine, and back.
 
 use calabi::api::ndarray::{Array1, Array2, ArrayView2};
 use numpy::{PyArray1, PyArray2, PyReadonlyArray2, ToPyArray};

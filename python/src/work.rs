@@ -22,6 +22,10 @@ pub(crate) fn away<T: Send>(py: Python<'_>, cancel: impl Fn() + Send, work: impl
     py.detach(|| thread::scope(|scope| watched(scope, cancel, work)))
 }
 
+fn signals(py: Python<'_>) -> PyResult<()> {
+    py.check_signals()
+}
+
 fn watched<'s, T: Send + 's>(
     scope: &'s thread::Scope<'s, '_>,
     cancel: impl Fn(),
@@ -36,7 +40,7 @@ fn watched<'s, T: Send + 's>(
     let worker = worker.map_err(|error| PyRuntimeError::new_err(format!("no thread can be started: {error}")))?;
     let mut raised = None;
     while ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-        if let Err(error) = Python::attach(|py| py.check_signals()) {
+        if let Err(error) = Python::attach(signals) {
             cancel();
             raised = Some(error);
         }
