@@ -70,8 +70,8 @@ class ReplaceReport:
         rows = [("layer", "shape", "rank", "parameters", "error", "rule"), *map(_row, self.layers)]
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-        before, after = self.parameters
-        total = f"{len(self)} of {len(self.layers)} layers replaced; parameters {before} -> {after} ({0.0 - self.removed:+.1%})"
+        (before, after), change = self.parameters, 0.0 - self.removed
+        total = f"{len(self)} of {len(self.layers)} layers replaced; parameters {before} -> {after} ({change:+.1%})"
         return "\n".join([*lines, "", total])
 
 
