@@ -78,7 +78,9 @@ class _Watch:
             return
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
-            self.moments.setdefault(name, _Moments(x)).add(x)
+            if name not in self.moments:
+                self.moments[name] = _Moments(x)
+            self.moments[name].add(x)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -17,11 +17,10 @@ from ._settings import Rule
 from .calibration import Forward, checked, gather, save
 from .errors import ConfigError, InputError
 from .found import patterns
-from .low_rank import LargerThanDense, larger_than_dense, ruled
+from .low_rank import ruled, warn_of_larger
 from .matrices import Statistics
 from .pipelines import run
 from .progress import Progress
-from .reports import Report
 
 # What a checkpoint holds beside its weights, where it does.
 _BESIDE = (
@@ -90,7 +89,7 @@ def compress_hf_model(
     Raises:
         What `calabi.run` raises; InputError where the checkpoint has no safetensors.
     """
-    settings = _settings(compression_ratio, rank, keep)
+    settings: dict[str, Any] = {"rank": ruled(rank, compression_ratio, keep)}
     folder, unreached = _folder(model, revision, loading), list[str]()
     _check_trust(folder, loading)
     with tempfile.TemporaryDirectory(prefix="calabi-") as place:
@@ -104,7 +103,7 @@ def compress_hf_model(
             "include": None if include is None else patterns(include),
             "exclude": [*patterns(exclude), *unreached] or None,
         }
-        settings["layers"] = layers | settings.get("layers", {})
+        settings["layers"] = layers | ({} if compression_ratio is None else {"break_even": False})
         settings["model"] = {"input": folder, "output": output or pathlib.Path(place, "model")}
         if unreached:
             warnings.warn(f"no input reached {len(unreached)} layers: they stay dense: {unreached[:3]}", stacklevel=2)
@@ -124,27 +123,9 @@ def compress_hf_model(
         if output is None:
             # The folder goes.
             loaded.config._name_or_path = loaded.name_or_path = os.fspath(model)
-    _say_larger(report)
+    warn_of_larger((layer.name, tuple(layer.shape), layer.rank or 0) for layer in report.factorized)
     loaded.calabi_report = report
     return loaded
-
-
-def _say_larger(report: Report) -> None:
-    said = [(layer, larger_than_dense(tuple(layer.shape), layer.rank or 0)) for layer in report.factorized]
-    larger = [(layer, text) for layer, text in said if text]
-    if larger:
-        (first, text), more = larger[0], len(larger) - 1
-        others = f" (and {more} more)" if more else ""
-        warnings.warn(f"{first.name}{others}: {text}", LargerThanDense, stacklevel=3)
-
-
-def _settings(compression_ratio: float | None, rank: Rule | None, keep: float | None) -> dict[str, Any]:
-    if keep is not None:
-        if rank is not None or compression_ratio is not None:
-            raise ConfigError("give one of rank=, compression_ratio= and keep=")
-        return {"rank": {"kind": "budget", "keep": keep}}
-    rule = ruled(rank, compression_ratio)
-    return {"rank": rule} if compression_ratio is None else {"rank": rule, "layers": {"break_even": False}}
 
 
 def _folder(model: str | os.PathLike[str], revision: str | None, loading: dict[str, Any]) -> str:
@@ -186,8 +167,7 @@ def _statistics(
     else:
         import torch
 
-        trusted = {key: loading[key] for key in ("trust_remote_code",) if key in loading}
-        dense = _load(folder, None, {"dtype": torch.float32} | trusted)
+        dense = _load(folder, None, {"dtype": torch.float32} | _trusted(loading))
         found = _named_as_files(dense, gather(dense, calibrate, forward=forward))
     save(found, path, model=folder)
     unreached = [name for name in names if name not in found]
@@ -232,8 +212,12 @@ def _config(folder: str, loading: dict[str, Any]) -> Any:
         from . import modeling_calabi as modelling
 
         return modelling.CalabiConfig.from_pretrained(folder)
-    trusted = {key: loading[key] for key in ("trust_remote_code",) if key in loading}
-    return transformers.AutoConfig.from_pretrained(folder, **trusted)
+    return transformers.AutoConfig.from_pretrained(folder, **_trusted(loading))
+
+
+def _trusted(loading: dict[str, Any]) -> dict[str, Any]:
+    """What is said of trust, where something is."""
+    return {key: loading[key] for key in ("trust_remote_code",) if key in loading}
 
 
 def _check_trust(folder: str, loading: dict[str, Any]) -> None:

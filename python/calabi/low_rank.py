@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -132,8 +133,12 @@ class LowRankLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
 
 
-def ruled(rank: Rule | None, compression_ratio: float | None) -> Rule:
+def ruled(rank: Rule | None, compression_ratio: float | None, keep: float | None = None) -> Rule:
     """The rule that one of these states."""
+    if keep is not None:
+        if rank is not None or compression_ratio is not None:
+            raise ConfigError("give one of rank=, compression_ratio= and keep=")
+        return {"kind": "budget", "keep": keep}
     if (rank is None) == (compression_ratio is None):
         raise ConfigError("give either rank= or compression_ratio=")
     return rank if rank is not None else {"kind": "fraction", "keep": compression_ratio}
@@ -170,3 +175,12 @@ def larger_than_dense(shape: tuple[int, ...], rank: int) -> str | None:
         f"factors of rank {rank} hold {factors} parameters, and the dense weight {outputs * inputs}: "
         f"a rank up to {limit} makes it smaller (compression_ratio is the share of dimensions kept)"
     )
+
+
+def warn_of_larger(layers: Iterable[tuple[str, tuple[int, ...], int]]) -> None:
+    """Says once, to the caller of the function that calls this, that layers (name, shape, rank) are larger than dense."""
+    larger = [(name, text) for name, shape, rank in layers if (text := larger_than_dense(shape, rank))]
+    if larger:
+        (first, text), more = larger[0], len(larger) - 1
+        others = f" (and {more} more)" if more else ""
+        warnings.warn(f"{first}{others}: {text}", LargerThanDense, stacklevel=3)

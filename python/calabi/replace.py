@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from . import _engine, calibration
 from ._settings import Rule
 from .errors import ConfigError
 from .found import Layer, layers
-from .low_rank import LargerThanDense, LowRankLinear, larger_than_dense, ruled, weight_of
+from .low_rank import LowRankLinear, ruled, warn_of_larger, weight_of
 from .matrices import Factorized, Statistics, factorize, spectrum
 from .progress import Progress, observer
 from .saving import as_factorized
@@ -120,7 +119,7 @@ def replace_linear_layers(
     Raises:
         What `calabi.factorize` raises, naming the layer: the model is then as it was.
     """
-    rule = _rule(rank, compression_ratio, keep)
+    rule = ruled(rank, compression_ratio, keep)
     break_even = compression_ratio is None if break_even is None else break_even
     found = layers(model, include, exclude, min_features)
     if any(layer.module is model for layer in found):
@@ -136,7 +135,7 @@ def replace_linear_layers(
     as_factorized(model)
     outcomes = {id(layer): factors for layer, factors in zip(chosen, made)}
     report = ReplaceReport([_outcome(layer, outcomes.get(id(layer))) for layer in found], (before, _count(model)))
-    _say_larger(report)
+    warn_of_larger((layer.name, layer.shape, layer.rank or 0) for layer in report.replaced)
     if verbose:
         print(report)
     return report
@@ -218,14 +217,6 @@ def _as_stored(weight: torch.Tensor, made: Factorized, metric: Statistics | None
     return made if made.bias is not None else dataclasses.replace(made, measured_error=error)
 
 
-def _rule(rank: Rule | None, compression_ratio: float | None, keep: float | None) -> Rule:
-    if keep is None:
-        return ruled(rank, compression_ratio)
-    if rank is not None or compression_ratio is not None:
-        raise ConfigError("give one of rank=, compression_ratio= and keep=")
-    return {"kind": "budget", "keep": keep}
-
-
 def _shares(rule: Rule) -> bool:
     """Whether layers share a budget: the engine knows which kinds are allocators."""
     return isinstance(rule, Mapping) and _engine.shares_budget(str(rule.get("kind", "")))
@@ -252,14 +243,6 @@ def _outcome(layer: Layer, made: Factorized | str | None) -> Replacement:
         errors = (made.predicted_error, made.measured_error) if made.rank is not None else (None, None)
         return Replacement(layer.name, shape, made.rank, made.because, *errors)
     return Replacement(layer.name, shape, None, made or layer.why or "")
-
-
-def _say_larger(report: ReplaceReport) -> None:
-    larger = [(layer, text) for layer in report.replaced if (text := larger_than_dense(layer.shape, layer.rank or 0))]
-    if larger:
-        (first, text), more = larger[0], len(larger) - 1
-        others = f" (and {more} more)" if more else ""
-        warnings.warn(f"{first.name}{others}: {text}", LargerThanDense, stacklevel=3)
 
 
 def _row(layer: Replacement) -> tuple[str, ...]:

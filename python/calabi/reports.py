@@ -70,9 +70,11 @@ class Report(Record):
     output: str
 
     def __init__(self, passed: bool, text: str, table: str) -> None:
-        super().__init__(json.loads(text))
+        said = json.loads(text)
+        self._layers = [LayerReport(layer) for layer in said.pop("layers")]
+        super().__init__(said)
+        self._values["layers"] = self._layers
         self._passed, self._table, self._json = passed, table, text
-        self._layers = [LayerReport(layer) for layer in json.loads(text)["layers"]]
 
     @property
     def passed(self) -> bool:
