@@ -48,33 +48,26 @@ def main():
 
 def layer(size, rounds):
     import calabi
+    import factorizations
     import torch
 
-    torch.set_num_threads(1)
-    weight = torch.randn(size, size, generator=torch.Generator().manual_seed(1))
+    factorizations.use_threads(1)
+    weight = torch.randn(size, size, generator=torch.Generator().manual_seed(1)).numpy()
 
-    def ours(r):
-        made = calabi.factorize(weight, r, threads=1)
+    def ours(a, r):
+        made = calabi.factorize(a, r, threads=1)
         return torch.from_numpy(made.left), torch.from_numpy(made.right)
 
-    def svd(r):
-        u, s, vt = torch.linalg.svd(weight, full_matrices=False)
-        return u[:, :r] * s[:r], vt[:r]
-
-    def gram_eigh(r):
-        _, vectors = torch.linalg.eigh(weight.T @ weight)
-        basis = vectors[:, -r:]
-        return weight @ basis, basis.T
-
-    ways = {"ours": ours, "svd": svd, "gram_eigh": gram_eigh}
+    ways = {"ours": ours, "svd": factorizations.torch_svd, "gram_eigh": factorizations.torch_gram_eigh}
+    dense = torch.from_numpy(weight)
     for r in (size // 8, size // 4):
         seconds, errors = {name: [] for name in ways}, {}
         for _ in range(rounds):
             for name, way in ways.items():
                 began = time.perf_counter()
-                left, right = way(r)
+                left, right = way(weight, r)
                 seconds[name].append(time.perf_counter() - began)
-                errors[name] = ((left @ right - weight).norm() / weight.norm()).item()
+                errors[name] = ((left @ right - dense).norm() / dense.norm()).item()
         median = {name: statistics.median(taken) for name, taken in seconds.items()}
         figures = "  ".join(f"{name} {median[name]:.3f} s (error {errors[name]:.6f})" for name in ways)
         print(f"{size}x{size} r {r}: {figures}; svd / ours {median['svd'] / median['ours']:.2f}, "

@@ -25,9 +25,8 @@ impl<'m> Made<'m> {
         basis: Basis,
         metric: Option<&'m Metric>,
     ) -> Result<Self, Error> {
-        let bias = |factors: &Factors| compensation(weight, factors, metric?).map(to_f32);
-        let factors = projected(context, layer, (weight, basis), bias)?;
-        Ok(Self { weight, metric, factors })
+        let made = Self::unrounded(weight, basis, metric).map_err(|source| Error::decompose(layer, source))?;
+        Ok(Self { factors: as_stored(context, layer, made.factors), ..made })
     }
 
     /// The same of a matrix that no file holds.
@@ -72,18 +71,13 @@ impl Finished {
         weight: ArrayView2<'_, f32>,
         basis: Basis,
     ) -> Result<Factors, Error> {
-        projected(context, layer, (weight, basis), |_| self.bias.clone())
+        let mut factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
+        factors.bias.clone_from(&self.bias);
+        Ok(as_stored(context, layer, factors))
     }
 }
 
-/// The best factors in the span of a basis, with a bias, rounded as the file will hold them.
-fn projected(
-    context: &Context<'_>,
-    layer: &Layer,
-    (weight, basis): (ArrayView2<'_, f32>, Basis),
-    bias: impl FnOnce(&Factors) -> Option<Array1<f32>>,
-) -> Result<Factors, Error> {
-    let mut factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
-    factors.bias = bias(&factors);
-    Ok(context.source.rounded(layer, factors, &context.pipeline.model.write_options()))
+/// Factors rounded as the file will hold them.
+fn as_stored(context: &Context<'_>, layer: &Layer, factors: Factors) -> Factors {
+    context.source.rounded(layer, factors, &context.pipeline.model.write_options())
 }

@@ -7,7 +7,7 @@ use calabi::{Error, PipelineError, Source};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::errors::{exception, of_run, of_settings};
+use crate::errors::{of_run, of_settings};
 use crate::function::{Function, Raised};
 
 /// Settings in JSON, as a pipeline file would state them.
@@ -76,8 +76,8 @@ pub(crate) fn allocator(given: &Bound<'_, PyAny>) -> PyResult<Box<dyn calabi::ap
                 .map(|plugin| plugin.kind())
                 .collect();
             let help = format!("those that share a budget are {}; `select` takes the others", sharing.join(", "));
-            let text = format!("this rule chooses layer by layer, and shares no budget\n\nhelp: {help}");
-            Err(exception(given.py(), "ConfigError", &text, Some(&help)))
+            let error = ConfigError::new("this rule chooses layer by layer, and shares no budget").with_help(help);
+            Err(of_settings(given.py(), error))
         }
     }
 }

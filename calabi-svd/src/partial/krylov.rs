@@ -1,7 +1,5 @@
 //! A block Krylov subspace of a symmetric matrix, and what it captures of it (Golub and Underwood, 1977).
 
-use std::ops::AddAssign;
-
 use faer::{Mat, MatRef};
 
 use crate::eigen::Eigen;
@@ -78,7 +76,8 @@ impl Krylov {
         let mut all = self.projected.submatrix_mut(0, first, known.ncols(), self.width);
         replace(all.as_mut(), known.transpose(), self.beyond.as_ref());
         subtract(self.beyond.as_mut(), known, all.as_ref());
-        all.subrows_mut(nearest, along.nrows()).add_assign(along);
+        let mut near = all.subrows_mut(nearest, along.nrows());
+        near += along;
     }
 
     /// The eigenvalues of what the subspace captures; none where they do not converge.
