@@ -46,13 +46,6 @@ class CalabiConfig:
         _enter(type(made[0] if isinstance(made, tuple) else made))
         return made
 
-    @classmethod
-    def from_pretrained(cls, folder: str, **kwargs: Any) -> Any:
-        """The configuration of a folder."""
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(folder, **kwargs)
-
 
 def auto_classes() -> dict[str, Any]:
     """The Auto classes of models, by name."""
