@@ -104,7 +104,7 @@ fn round_in_metric(
     let Basis { side, vectors } = decomposer.svd(images.view(), rank)?.basis(rank)?;
     let left = if side == Side::Left { vectors } else { left_vectors(images.view(), vectors.view())? };
     let factors = project(weight, Basis { side: Side::Left, vectors: left })?;
-    let lost = root.lost(weight, &factors)?.weighed;
+    let lost = root.lost(images.view(), &factors)?;
     let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
     let error = (lost / energy(images.view())).sqrt();
     Ok(format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {error:.6}, "remark": ""}}"#))

@@ -1,5 +1,6 @@
 //! The Gram route: eigenpairs of the Gram matrix of the smaller side, formed in `f64`, or in `f32` where that is enough.
 
+use crate::damped::Damped;
 use crate::eigen::Eigen;
 use crate::partial;
 use crate::products;
@@ -36,12 +37,23 @@ pub(crate) enum Single {
 }
 
 /// As [`solve`], all of it in `f32`; only the leading `kept` values where that costs less. None where rounding could pass
-/// for a loss: the leading `kept` eigenvalues fall too far below the first, or what is left behind them does.
+/// for a loss: the leading `kept` eigenvalues fall too far below the first, or what is left behind them does. A first one that
+/// outweighs all others is damped before.
 pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Single> {
-    let n = weight.full_rank().get();
-    if n < SMALLEST {
+    if weight.full_rank().get() < SMALLEST {
         return None;
     }
+    let Some(damped) = Damped::of(weight) else { return solve_evenly(weight, kept) };
+    let mut single = solve_evenly(&damped.weight, kept)?;
+    let (Single::All(solved) | Single::Leading(solved, _)) = &mut single;
+    if let Some(first) = solved.values.first_mut() {
+        *first = (*first * *first + damped.taken).sqrt();
+    }
+    Some(single)
+}
+
+fn solve_evenly(weight: &Weight<'_>, kept: usize) -> Option<Single> {
+    let n = weight.full_rank().get();
     let mut gram = in_single(weight);
     if weight.energy() < kept as f64 * LAST_KEPT * gram.largest_diagonal() {
         return None;

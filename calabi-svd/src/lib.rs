@@ -28,6 +28,7 @@
 
 mod bidiagonal;
 pub mod cost;
+mod damped;
 mod decomposed;
 pub mod dense;
 mod eigen;
@@ -59,7 +60,7 @@ pub mod whitening;
 /// ```
 #[must_use]
 pub fn arithmetic() -> String {
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     #[cfg(target_arch = "x86_64")]
     let features = [
         std::is_x86_feature_detected!("avx"),

@@ -95,8 +95,23 @@ impl<'a> Weight<'a> {
         seen
     }
 
-    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+    /// The rows of the scaled entries, as they are stored.
+    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.scaled.chunks_exact(self.shape.cols())
+    }
+
+    /// The scaled entries without the product of a column with a row, `A − x yᵀ`, as a weight of its own.
+    pub(crate) fn minus(&self, x: &[f64], y: &[f64]) -> Weight<'static> {
+        #[allow(clippy::cast_possible_truncation)] // as a weight is stored
+        let entry = |(&v, &y): (&f32, &f64), x: f64| (f64::from(v) - x * y) as f32;
+        let mut scaled = Vec::with_capacity(self.scaled.len());
+        Arch::new().dispatch(|| {
+            for (row, &x) in self.rows().zip(x) {
+                scaled.extend(row.iter().zip(y).map(|pair| entry(pair, x)));
+            }
+        });
+        let (_, energy) = measured(&scaled);
+        Weight { scaled: Cow::Owned(scaled), shape: self.shape, scale: Scale::NONE, energy }
     }
 
     /// `Aᵀ X` of the wide orientation, `max(m, n) × r`.
@@ -130,12 +145,16 @@ fn measured_in_strands(entries: &[f32]) -> (f32, f64) {
 }
 
 /// `to += by · row`.
-fn add_multiple(to: &mut [f64], by: f64, row: &[f32]) {
+#[allow(clippy::inline_always)] // for the instructions of its caller
+#[inline(always)]
+pub(crate) fn add_multiple(to: &mut [f64], by: f64, row: &[f32]) {
     to.iter_mut().zip(row).for_each(|(to, &v)| *to += by * f64::from(v));
 }
 
 /// The product of a row with `x`, summed in eight strands: one strand waits for each addition.
-fn dot(row: &[f32], x: &[f64]) -> f64 {
+#[allow(clippy::inline_always)] // for the instructions of its caller
+#[inline(always)]
+pub(crate) fn dot(row: &[f32], x: &[f64]) -> f64 {
     let (rows, rest) = row.as_chunks::<8>();
     let (xs, tail) = x.as_chunks::<8>();
     let mut strands = [0.0; 8];

@@ -1,8 +1,7 @@
 //! Weights in the metric of their inputs, in `f32`: products with the triangular root of a Gram matrix.
 
 use calabi_api::{DecomposeError, Factors};
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use faer::{Mat, MatMut, MatRef};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::dense::{cholesky, product, row_major, viewed};
@@ -12,6 +11,9 @@ use crate::{products, signs, threads};
 
 /// Rows of a weight that are multiplied at a time, where it has twice as many.
 const PART: usize = 512;
+
+/// Columns of a product that are made at a time: of the triangle's they begin where it does.
+const COLUMNS: usize = 96;
 
 /// Rows of an error that are weighed at a time.
 const ROWS: usize = 256;
@@ -30,9 +32,10 @@ const MODEST: f64 = (1_u64 << 40) as f64;
 ///
 /// let root = Triangle::of(array![[4.0, 2.0], [2.0, 2.0]].view()).ok_or("indefinite")?;
 /// let weight = array![[1.0_f32, 3.0]];
-/// assert_eq!(root.images(weight.view())?, array![[5.0, 3.0]]); // of [[2, 0], [1, 1]]
-/// let nothing = Factors { left: array![[0.0]], right: array![[0.0, 0.0]], bias: None };
-/// assert_eq!(root.lost(weight.view(), &nothing)?.weighed, 34.0);
+/// let images = root.images(weight.view())?;
+/// assert_eq!(images, array![[5.0, 3.0]]); // of [[2, 0], [1, 1]]
+/// let first = Factors { left: array![[1.0]], right: array![[1.0, 0.0]], bias: None };
+/// assert_eq!(root.lost(images.view(), &first)?, 18.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -40,15 +43,6 @@ pub struct Triangle {
     entries: Mat<f32>,
     /// `‖L‖²`.
     energy: f64,
-}
-
-/// What factors lose of a weight, `E = W − left · right`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Lost {
-    /// `‖E L‖²`.
-    pub weighed: f64,
-    /// `‖E‖²`.
-    pub plain: f64,
 }
 
 impl Triangle {
@@ -78,29 +72,15 @@ impl Triangle {
         Ok(self.times(weight))
     }
 
-    /// What these factors of a weight lose.
+    /// What these factors lose of a weight whose [`images`](Self::images) these are, `‖W L − left · (right · L)‖²`.
     ///
     /// # Errors
-    /// Where the weight is of another width, or the factors of another shape.
-    pub fn lost(&self, weight: ArrayView2<'_, f32>, factors: &Factors) -> Result<Lost, DecomposeError> {
-        self.check(weight)?;
-        let misfit = || DecomposeError::Beyond { asked: factors.left.nrows(), available: weight.nrows() };
-        let (rank, n) = factors.right.dim();
-        if factors.left.dim() != (weight.nrows(), rank) || n != weight.ncols() {
-            return Err(misfit());
-        }
-        let right = row_major(factors.right.view());
-        let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS));
-        let lost = |(rows, left): (ArrayView2<'_, f32>, ArrayView2<'_, f32>)| {
-            let mut error = product(viewed(&row_major(left)), viewed(&right));
-            error.zip_mut_with(&rows, |e, &w| *e = w - *e);
-            Lost { plain: energy(error.view()), weighed: energy(self.times(error.view()).view()) }
-        };
-        let blocks = threads::map(blocks.collect(), &lost);
-        Ok(blocks.into_iter().fold(Lost { weighed: 0.0, plain: 0.0 }, |sum, block| Lost {
-            weighed: sum.weighed + block.weighed,
-            plain: sum.plain + block.plain,
-        }))
+    /// Where the images are of another width, or the factors of another shape.
+    pub fn lost(&self, images: ArrayView2<'_, f32>, factors: &Factors) -> Result<f64, DecomposeError> {
+        self.check(images)?;
+        self.check(factors.right.view())?;
+        let right = self.times(factors.right.view());
+        error(images, &Factors { left: factors.left.clone(), right, bias: None })
     }
 
     fn check(&self, weight: ArrayView2<'_, f32>) -> Result<(), DecomposeError> {
@@ -126,18 +106,32 @@ impl Triangle {
             threads::join(|| self.times_rows(upper, first), || self.times_rows(lower, second));
             return;
         }
-        triangular::matmul(
-            to,
-            BlockStructure::Rectangular,
-            Accum::Replace,
-            x,
-            BlockStructure::Rectangular,
-            self.entries.as_ref(),
-            BlockStructure::TriangularLower,
-            1.0,
-            Par::Seq,
-        );
+        let (n, mut to) = (self.entries.ncols(), to);
+        for first in (0..n).step_by(COLUMNS) {
+            let width = COLUMNS.min(n - first);
+            let below = self.entries.submatrix(first, first, n - first, width);
+            products::replace(to.as_mut().subcols_mut(first, width), x.subcols(first, n - first), below);
+        }
     }
+}
+
+/// `‖W − left · right‖²`, a block of rows at a time.
+///
+/// # Errors
+/// Where the factors are of another shape.
+pub fn error(weight: ArrayView2<'_, f32>, factors: &Factors) -> Result<f64, DecomposeError> {
+    let (rank, n) = factors.right.dim();
+    if factors.left.dim() != (weight.nrows(), rank) || n != weight.ncols() {
+        return Err(DecomposeError::Beyond { asked: factors.left.nrows(), available: weight.nrows() });
+    }
+    let right = row_major(factors.right.view());
+    let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS));
+    let lost = |(rows, left): (ArrayView2<'_, f32>, ArrayView2<'_, f32>)| {
+        let mut error = product(viewed(&row_major(left)), viewed(&right));
+        error.zip_mut_with(&rows, |e, &w| *e = w - *e);
+        energy(error.view())
+    };
+    Ok(threads::map(blocks.collect(), &lost).into_iter().sum())
 }
 
 /// `‖X‖²`, in `f64`; not finite where an entry is not.

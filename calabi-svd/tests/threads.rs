@@ -40,7 +40,9 @@ fn errors_in_a_metric_are_the_same() {
     let measured = || {
         let (_, left, right) = taken_apart(weight.view());
         let factors = calabi_api::Factors { left, right, bias: None };
-        (root.images(weight.view()).unwrap(), root.lost(weight.view(), &factors).unwrap())
+        let images = root.images(weight.view()).unwrap();
+        let lost = root.lost(images.view(), &factors).unwrap();
+        (images, lost)
     };
     assert_eq!(measured(), on_three_threads(measured));
 }

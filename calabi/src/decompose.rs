@@ -181,12 +181,14 @@ impl Work<'_> {
             Ok(basis) => basis.unwrap_or_else(|| Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }),
             Err(error) => return failed(context, layer, error),
         };
+        let energy = parts.spectrum().energy();
+        let measured = metric.map(|metric| (metric, &room));
         let decomposed = Decomposed {
             spectrum: parts.spectrum().clone(),
             limit,
             remark: parts.remark().map(str::to_owned),
             seconds: started.elapsed().as_secs_f64(),
-            finished: self.finished(layer, &decision, weight.view(), metric, &basis, parts.spectrum().energy())?,
+            finished: self.finished(layer, &decision, weight.view(), measured, &basis, energy)?,
         };
         self.store.put(index, &key, &decomposed, &basis)?;
         Ok((decision, Some(decomposed)))
@@ -198,11 +200,11 @@ impl Work<'_> {
         layer: &Layer,
         decision: &Decision,
         weight: ArrayView2<'_, f32>,
-        metric: Option<&Metric>,
+        measured: Option<(&Metric, &Room)>,
         basis: &Basis,
         energy: f64,
     ) -> Result<Option<Finished>, Error> {
-        let (Decision::Chosen { kept: Kept::Rank(rank), .. }, Some(metric)) = (decision, metric) else {
+        let (Decision::Chosen { kept: Kept::Rank(rank), .. }, Some((metric, room))) = (decision, measured) else {
             return Ok(None);
         };
         if self.context.pipeline.is_sequential()
@@ -213,7 +215,7 @@ impl Work<'_> {
         }
         let vectors = basis.vectors.slice_axis(Axis(1), (..rank.get()).into()).to_owned();
         let made = Made::of(self.context, layer, weight, Basis { side: basis.side, vectors }, Some(metric))?;
-        Finished::of(*rank, made, energy).map(Some).map_err(|source| Error::decompose(layer, source))
+        Finished::of(*rank, made, energy, room).map(Some).map_err(|source| Error::decompose(layer, source))
     }
 
     /// What becomes of a layer with this spectrum: what is decided already stays, what an allocator decides is open.

@@ -6,7 +6,7 @@ use ndarray::{Array1, ArrayView2};
 
 use crate::Error;
 use crate::decompose::Context;
-use crate::metric::{Metric, compensation, measured_loss};
+use crate::metric::{Metric, Room, compensation, measured_loss};
 use crate::substitute::{relative, relative_error, to_f32};
 
 /// Factors of a layer, and what they were made from.
@@ -40,11 +40,12 @@ impl<'m> Made<'m> {
         Ok(Self { weight, metric, factors })
     }
 
-    /// The relative error, in the metric in which the layer was decomposed; `energy` is that of its outputs.
-    pub(crate) fn measured_error(&self, energy: f64) -> Result<f64, DecomposeError> {
+    /// The relative error, in the metric in which the layer was decomposed; `energy` is that of its outputs, `room` the one
+    /// that it was decomposed in, or empty.
+    pub(crate) fn measured_error(&self, energy: f64, room: &Room) -> Result<f64, DecomposeError> {
         let Some(metric) = self.metric else { return relative_error(self.weight, &self.factors) };
         let added = self.factors.bias.as_ref().map(|bias| bias.mapv(f64::from));
-        Ok(relative(measured_loss(self.weight, &self.factors, metric, added.as_ref()), energy))
+        Ok(relative(measured_loss(self.weight, &self.factors, (metric, room), added.as_ref()), energy))
     }
 }
 
@@ -57,9 +58,9 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// What is known of these factors, of this rank.
-    pub(crate) fn of(rank: Rank, made: Made<'_>, energy: f64) -> Result<Self, DecomposeError> {
-        let measured_error = made.measured_error(energy)?;
+    /// What is known of these factors, of this rank, of a layer that was decomposed in this room.
+    pub(crate) fn of(rank: Rank, made: Made<'_>, energy: f64, room: &Room) -> Result<Self, DecomposeError> {
+        let measured_error = made.measured_error(energy, room)?;
         Ok(Self { rank, bias: made.factors.bias, measured_error })
     }
 

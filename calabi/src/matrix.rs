@@ -162,8 +162,10 @@ impl<'a> Matrix<'a> {
         let basis = parts.basis(rank).map_err(|e| self.failed(e))?;
         let metric = self.metric.as_ref().map(|(metric, _)| metric);
         let made = Made::unrounded(self.weight, basis, metric).map_err(|e| self.failed(e))?;
-        let (predicted_error, measured_error) =
-            (spectrum.relative_error(rank.get()), made.measured_error(spectrum.energy()).map_err(|e| self.failed(e))?);
+        let (predicted_error, measured_error) = (
+            spectrum.relative_error(rank.get()),
+            made.measured_error(spectrum.energy(), &room).map_err(|e| self.failed(e))?,
+        );
         Ok(Factorized { choice, factors: Some(made.factors), spectrum, predicted_error, measured_error, remark })
     }
 

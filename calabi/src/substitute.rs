@@ -12,7 +12,7 @@ use ndarray::{Array1, ArrayView2, Axis};
 use crate::decompose::{Context, Decomposed};
 use crate::made::Made;
 use crate::memory::working_set;
-use crate::metric::Metric;
+use crate::metric::{Metric, Room};
 use crate::sequential::Sequenced;
 use crate::store::Store;
 use crate::turns::in_turns;
@@ -116,7 +116,7 @@ fn one_layer(
             };
             let made = Made::of(context, layer, weight.view(), basis, metric.as_ref())?;
             let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
-            let measured = ready.measure.then(|| made.measured_error(energy)).transpose();
+            let measured = ready.measure.then(|| made.measured_error(energy, &Room::new())).transpose();
             let measured = measured.map_err(|source| Error::decompose(layer, source))?;
             (made.factors, measured)
         }

@@ -1,6 +1,6 @@
 //! How the metric that judges follows from the one that finds directions: `D' = (D − s I) / c − μ μᵀ`.
 
-use calabi_svd::whitening::{Lost, energy};
+use calabi_svd::whitening::energy;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 /// What a [shrunk](super::Shrinkage) and uncentred metric makes of weights: losses in the metric as it was measured follow
@@ -41,10 +41,17 @@ impl Judged {
         (rows.weighed - self.shift * rows.plain) / self.scale - rows.mean
     }
 
-    /// What an error loses, of which this is known, and what it makes of `μ`.
-    pub(super) fn lost(&self, lost: Lost, of_mean: Option<&Array1<f64>>) -> f64 {
-        let mean = self.mean.as_ref().and(of_mean).map_or(0.0, |v| v.dot(v));
-        self.of(Rows { weighed: lost.weighed, plain: lost.plain, mean })
+    /// What an error loses, whose loss in the metric that finds directions is known, and what it makes of `μ`; its plain
+    /// square is asked for where it counts.
+    pub(super) fn lost<E>(
+        &self,
+        weighed: f64,
+        plain: impl FnOnce() -> Result<f64, E>,
+        of_mean: Option<&Array1<f64>>,
+    ) -> Result<f64, E> {
+        let mean = self.mean.as_ref().and(of_mean).map_or(0.0, square);
+        let plain = if self.shift == 0.0 { 0.0 } else { plain()? };
+        Ok(self.of(Rows { weighed, plain, mean }))
     }
 
     /// `loss(r)` for `r` from 0 to as many as there are `rows`, of `Uᵀ W`, whose norms in the metric that finds them are the

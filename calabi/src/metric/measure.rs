@@ -5,7 +5,7 @@ use calabi_svd::dense::product64;
 use ndarray::{Array1, ArrayView2, Axis};
 
 use super::judged::times;
-use super::{Metric, whitened};
+use super::{Metric, Room, whitened};
 
 /// Outputs that are measured at a time.
 const ROWS: usize = 256;
@@ -20,15 +20,15 @@ pub(crate) fn compensation(weight: ArrayView2<'_, f32>, factors: &Factors, metri
 /// The mean square error of the outputs, `tr(E D Eᵀ)` for `E = W − left · right`, in the metric that judges.
 ///
 /// `added` is what the written bias adds to the layer's own. Where the metric makes up for a mean, what `added` leaves
-/// of it counts too: `‖E μ − added‖²`.
+/// of it counts too: `‖E μ − added‖²`. `room` is that in which the weight was taken apart, or empty.
 pub(crate) fn measured_loss(
     weight: ArrayView2<'_, f32>,
     factors: &Factors,
-    metric: &Metric,
+    (metric, room): (&Metric, &Room),
     added: Option<&Array1<f64>>,
 ) -> f64 {
     let wanted = compensation(weight, factors, metric);
-    if let Some(spread) = whitened::measured_loss(weight, factors, metric, wanted.as_ref()) {
+    if let Some(spread) = whitened::measured_loss(weight, factors, (metric, room), wanted.as_ref()) {
         return spread + left_over(wanted, added);
     }
     let right = factors.right.mapv(f64::from);

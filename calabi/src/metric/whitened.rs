@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 
 use calabi_api::{DecomposeError, Decomposer, Factors, Rank, Shape, Side};
 use calabi_svd::dense::project;
-use calabi_svd::whitening::{Triangle, energy};
+use calabi_svd::whitening::{Triangle, energy, error};
 use ndarray::{Array1, Array2, ArrayView2};
 
 use super::Metric;
@@ -24,7 +24,7 @@ const ROOT: f64 = 2.4e-4;
 /// The share of a loss in the metric that finds directions which the judging metric must leave of it.
 const SHARE: f64 = 0.02;
 
-/// A room for `W L`, which stays as long as what was found in it.
+/// A room for `W L` of one weight in one metric, which stays as long as what was found in it.
 pub(crate) type Room = OnceCell<Array2<f32>>;
 
 /// What `f32` can tell about in a metric.
@@ -42,6 +42,15 @@ impl<'m> Single<'m> {
         let energy = energy(weight);
         let triangle = metric.find().triangle().filter(|_| energy.is_finite())?;
         Some(Self { triangle, judged, smallest: ROOT * ROOT * energy * triangle.energy() })
+    }
+
+    /// `W L`, made once.
+    fn images<'a>(&self, weight: ArrayView2<'_, f32>, room: &'a Room) -> Result<&'a Array2<f32>, DecomposeError> {
+        if let Some(images) = room.get() {
+            return Ok(images);
+        }
+        let images = self.triangle.images(weight)?;
+        Ok(room.get_or_init(|| images))
     }
 
     /// Whether a loss in the metric that finds directions, and what it comes to in the other one, are told.
@@ -62,8 +71,7 @@ pub(super) fn factorize<'a>(
     let Some(single) = Single::of(weight, metric).filter(|_| below && decomposer.is_for_losses()) else {
         return Ok(None);
     };
-    let images = single.triangle.images(weight)?;
-    let images = room.get_or_init(|| images);
+    let images = single.images(weight, room)?;
     let decomposition = decomposer.svd(images.view(), limit)?;
     let spectrum = decomposition.spectrum().clone();
     let rest = spectrum.loss(limit.get());
@@ -94,15 +102,15 @@ fn of_mean(weight: ArrayView2<'_, f32>, mean: &Array1<f64>) -> f64 {
 }
 
 /// What factors lose in the metric that judges, without what is left of the mean, of which the error makes `of_mean`; none
-/// where `f32` does not tell.
+/// where `f32` does not tell. `room` holds `W L`, or will.
 pub(super) fn measured_loss(
     weight: ArrayView2<'_, f32>,
     factors: &Factors,
-    metric: &Metric,
+    (metric, room): (&Metric, &Room),
     of_mean: Option<&Array1<f64>>,
 ) -> Option<f64> {
     let single = Single::of(weight, metric)?;
-    let lost = single.triangle.lost(weight, factors).ok()?;
-    let judged = single.judged.lost(lost, of_mean);
-    single.tells(lost.weighed, judged).then_some(judged)
+    let lost = single.triangle.lost(single.images(weight, room).ok()?.view(), factors).ok()?;
+    let judged = single.judged.lost(lost, || error(weight, factors), of_mean).ok()?;
+    single.tells(lost, judged).then_some(judged)
 }

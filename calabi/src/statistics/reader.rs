@@ -17,6 +17,9 @@ const ASYMMETRY: f64 = 1e-4;
 /// Rows and columns of a matrix that are compared with their mirror images at a time.
 const TILE: usize = 32;
 
+/// Bytes that are read at a time.
+const TOGETHER: usize = 1 << 16;
+
 /// An open file of statistics.
 #[derive(Debug)]
 pub(crate) struct StatisticsFile {
@@ -110,7 +113,7 @@ impl StatisticsFile {
         if info.dtype != Dtype::I64 {
             return Err(self.wrong(layer, &name, &format!("is {}, not I64", info.dtype)));
         }
-        self.bytes(info, &mut bytes)?;
+        self.bytes(info.data_offsets.0, &mut bytes)?;
         match u64::try_from(i64::from_le_bytes(bytes)) {
             Ok(tokens) if tokens > 0 => Ok(tokens),
             _ => Err(self.wrong(layer, &name, "is less than 1")),
@@ -119,14 +122,27 @@ impl StatisticsFile {
 
     fn floats(&self, layer: &Layer, name: &str, shape: &[usize]) -> Result<Vec<f64>, FormatError> {
         let info = self.info(layer, name, shape)?;
-        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
-        self.bytes(info, &mut bytes)?;
-        let values: Vec<f64> = match info.dtype {
-            Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
-            Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)).collect(),
+        let widen = match info.dtype {
+            Dtype::F32 => |bytes: &[u8], to: &mut Vec<f64>| {
+                to.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))));
+            },
+            Dtype::F64 => |bytes: &[u8], to: &mut Vec<f64>| {
+                to.extend(bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)));
+            },
             other => return Err(self.wrong(layer, name, &format!("is {other}, not F32 or F64"))),
         };
-        if values.iter().fold(true, |all, v| all & v.is_finite()) {
+        let (first, end) = info.data_offsets;
+        let mut values = Vec::with_capacity(shape.iter().product());
+        let mut bytes = [0; TOGETHER];
+        let mut finite = true;
+        for place in (first..end).step_by(TOGETHER) {
+            let bytes = &mut bytes[..TOGETHER.min(end - place)];
+            self.bytes(place, bytes)?;
+            let known = values.len();
+            widen(bytes, &mut values);
+            finite = values[known..].iter().fold(finite, |all, v| all & v.is_finite());
+        }
+        if finite {
             return Ok(values);
         }
         match values.iter().position(|v| !v.is_finite()) {
@@ -144,9 +160,11 @@ impl StatisticsFile {
         Err(self.wrong(layer, name, &format!("has the shape {found:?}, and the layer wants {shape:?}")))
     }
 
-    fn bytes(&self, info: &TensorInfo, bytes: &mut [u8]) -> Result<(), FormatError> {
-        let place = self.data + info.data_offsets.0 as u64;
-        self.file.read_exact_at(bytes, place).map_err(|error| FormatError::io("read", &self.path, error))
+    /// The bytes from this place among the tensors.
+    fn bytes(&self, place: usize, bytes: &mut [u8]) -> Result<(), FormatError> {
+        self.file
+            .read_exact_at(bytes, self.data + place as u64)
+            .map_err(|error| FormatError::io("read", &self.path, error))
     }
 
     fn wrong(&self, layer: &Layer, tensor: &str, problem: &str) -> FormatError {

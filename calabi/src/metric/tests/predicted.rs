@@ -107,7 +107,7 @@ fn written(
         let factors = factors_from_basis(weight, factorization.basis(r).unwrap()).rounded(dtype);
         let added = compensation(weight, &factors, metric);
         prop_assert_eq!(added.is_some(), bias != Bias::None);
-        let measured = measured_loss(weight, &factors, metric, added.as_ref());
+        let measured = measured_loss(weight, &factors, (metric, &Room::new()), added.as_ref());
         let raw = on_data(case, &factors.left.mapv(f64::from).dot(&factors.right.mapv(f64::from)), bias);
         prop_assert!((measured - raw).abs() <= 1e-9 * raw + 1e-14 * scale.powi(2), "{measured:e}, on the data {raw:e}");
         let moved = (measured.sqrt() - factorization.spectrum().loss(r.get()).sqrt()).abs();
@@ -145,7 +145,7 @@ fn a_bias_that_is_not_written_is_not_counted_as_written() {
     let metric = Metric::gram(case.statistics(), Bias::Joint, Shrinkage::FromTokens);
     let factors = factors_from_basis(case.weight.view(), whole(&case.weight, &metric).basis(rank(2)).unwrap());
     let product = factors.left.mapv(f64::from).dot(&factors.right.mapv(f64::from));
-    let measured = measured_loss(case.weight.view(), &factors, &metric, None);
+    let measured = measured_loss(case.weight.view(), &factors, (&metric, &Room::new()), None);
     let raw = on_data(&case, &product, Bias::None);
     assert!((measured - raw).abs() < 1e-10 * raw, "{measured} {raw}");
 }

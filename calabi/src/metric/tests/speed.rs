@@ -36,7 +36,7 @@ fn seconds_for_the_shapes_of_smollm2() {
         let started = seconds();
         let factors = factors_from_basis(case.weight.view(), plain.basis(rank(100)).unwrap());
         let metric = Metric::gram(statistics.clone(), Bias::None, Shrinkage::FromTokens);
-        let loss = measured_loss(case.weight.view(), &factors, &metric, None);
+        let loss = measured_loss(case.weight.view(), &factors, (&metric, &Room::new()), None);
         println!("{m}x{n} factors of rank 100, measured: {:.3} s ({loss:.3})", seconds() - started);
     }
 }

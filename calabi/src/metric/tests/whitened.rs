@@ -71,10 +71,10 @@ fn what_is_measured_is_what_the_data_lose() {
             let found = quick(&case, &metric, Faer::default(), LIMIT).unwrap();
             let factors = factors_from_basis(case.weight.view(), found.basis(rank(LIMIT)).unwrap());
             let added = compensation(case.weight.view(), &factors, &metric);
-            let told = whitened::measured_loss(case.weight.view(), &factors, &metric, added.as_ref());
+            let told = whitened::measured_loss(case.weight.view(), &factors, (&metric, &Room::new()), added.as_ref());
             assert!(told.is_some(), "{bias:?}, {share}: refused");
             let raw = on_data(&case, &factors.left.mapv(f64::from).dot(&factors.right.mapv(f64::from)), bias);
-            let measured = measured_loss(case.weight.view(), &factors, &metric, added.as_ref());
+            let measured = measured_loss(case.weight.view(), &factors, (&metric, &Room::new()), added.as_ref());
             assert!((measured / raw - 1.0).abs() < 1e-4, "{bias:?}, {share}: {measured} {raw}");
         }
     }

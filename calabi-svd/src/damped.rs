@@ -1,0 +1,187 @@
+//! Weights in which one direction outweighs all others, as the mean of inputs does: it is scaled down, so that `f32` has digits
+//! left for the others.
+//!
+//! For a unit vector `q` let `A' = A − (1 − β) q qᵀA`. Where `q` is the first left singular vector, `A'` has the singular vectors
+//! of `A`, and its values but for the first, which is `β σ₁`. Where `q` is that only nearly, and `‖AᵀA t − σ₁² t‖ = ρ σ₁²` on
+//! the other side, squares of the other values differ by a share of `ρ² / β²` (the Schur complement of `q` in `A Aᵀ` is that in
+//! `A' A'ᵀ` but for its dependence on the value).
+
+use pulp::Arch;
+
+use crate::noise::Noise;
+use crate::weight::{Weight, add_multiple, dot};
+
+/// Rows that tell whether a look at all of them is worth its time.
+const SAMPLED: usize = 64;
+/// The share of the energy that the first direction must have in them.
+const SHARE: f64 = 0.4;
+/// Passes over the weight.
+const PASSES: usize = 4;
+/// `ρ`, at most.
+const RESIDUAL: f64 = 1e-3;
+/// What becomes of the first square, in terms of the second: it stays the first.
+const ABOVE_SECOND: f64 = 4.0;
+/// `β²`, at most: else nothing is won.
+const LARGEST: f64 = 0.25;
+
+/// A weight whose first singular value is scaled down.
+#[derive(Debug)]
+pub(crate) struct Damped {
+    pub(crate) weight: Weight<'static>,
+    /// `σ₁² (1 − β²)`, by which the first square is smaller.
+    pub(crate) taken: f64,
+}
+
+/// The two leading directions of the rows of a weight, by power iteration.
+struct Leading {
+    /// Of length one and orthogonal.
+    rows: [Vec<f64>; 2],
+    squares: [f64; 2],
+    /// `ρ` of the first.
+    residual: f64,
+}
+
+impl Damped {
+    /// None where no direction outweighs the others, or power iteration does not find it soon.
+    pub(crate) fn of(weight: &Weight<'_>) -> Option<Self> {
+        let Leading { rows: [first, _], squares, residual } = leading(weight)?;
+        let kept = ABOVE_SECOND * squares[1] / squares[0];
+        if residual > RESIDUAL || kept.is_nan() || kept > LARGEST {
+            return None;
+        }
+        let images: Vec<f64> = weight.rows().map(|row| dot(row, &first)).collect();
+        let length = norm(&images);
+        let mut along = vec![0.0; first.len()];
+        weight.rows().zip(&images).for_each(|(row, by)| add_multiple(&mut along, by / length, row));
+        let cut = 1.0 - kept.sqrt();
+        let taken = along.iter().map(|v| v * v).sum::<f64>() * (1.0 - kept);
+        let weight = weight.minus(&images.iter().map(|v| cut * v / length).collect::<Vec<_>>(), &along);
+        Some(Self { weight, taken })
+    }
+}
+
+fn leading(weight: &Weight<'_>) -> Option<Leading> {
+    let every = weight.rows().len().div_ceil(SAMPLED);
+    let sample: Vec<&[f32]> = weight.rows().step_by(every).collect();
+    let cols = sample.first()?.len();
+    let mut noise = Noise::new(0);
+    let mut start = || (0..cols).map(|_| if noise.signed_index(1).1 { -1.0 } else { 1.0 }).collect::<Vec<f64>>();
+    let mut rows = [start(), start()];
+    let mut squares = [0.0; 2];
+    for _ in 0..PASSES {
+        squares = pass(sample.iter().copied(), &mut rows).0;
+    }
+    let energy: f64 = sample.iter().map(|row| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>()).sum();
+    if squares[0] < SHARE * energy {
+        return None;
+    }
+    let mut residual = 1.0;
+    for _ in 0..PASSES {
+        (squares, residual) = pass(weight.rows(), &mut rows);
+    }
+    Some(Leading { rows, squares, residual })
+}
+
+/// A step of power iteration, `t ← AᵀA t`: the squares that the two directions had before, and the residual of the first.
+fn pass<'w>(weight: impl Iterator<Item = &'w [f32]>, rows: &mut [Vec<f64>; 2]) -> ([f64; 2], f64) {
+    make_orthonormal(rows);
+    let mut images = rows.clone().map(|row| vec![0.0; row.len()]);
+    let mut squares = [0.0; 2];
+    Arch::new().dispatch(|| {
+        for row in weight {
+            for ((image, known), square) in images.iter_mut().zip(&*rows).zip(&mut squares) {
+                let along = dot(row, known);
+                *square += along * along;
+                add_multiple(image, along, row);
+            }
+        }
+    });
+    let off = images[0].iter().zip(&rows[0]).map(|(image, known)| (image - squares[0] * known).powi(2)).sum::<f64>();
+    *rows = images;
+    (squares, if squares[0] > 0.0 { off.sqrt() / squares[0] } else { 1.0 })
+}
+
+fn make_orthonormal([first, second]: &mut [Vec<f64>; 2]) {
+    scale_to_one(first);
+    let along: f64 = first.iter().zip(&*second).map(|(a, b)| a * b).sum();
+    second.iter_mut().zip(&*first).for_each(|(v, a)| *v -= along * a);
+    scale_to_one(second);
+}
+
+fn scale_to_one(v: &mut [f64]) {
+    let length = norm(v);
+    if length > 0.0 {
+        for v in v {
+            *v /= length;
+        }
+    }
+}
+
+fn norm(v: &[f64]) -> f64 {
+    v.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use calabi_api::Rank;
+    use calabi_testing::matrices::{gaussian, rounded, with_spectrum};
+    use ndarray::ArrayView2;
+
+    use super::*;
+    use crate::exact;
+    use crate::faer::Accuracy;
+
+    /// A first value far above the others, which fade.
+    fn spectrum(n: usize, first: f64) -> Vec<f64> {
+        (0..n).map(|i| if i == 0 { first } else { (1.0 + i as f64).powf(-0.7) }).collect()
+    }
+
+    fn values(a: ArrayView2<'_, f32>, accuracy: Accuracy) -> Vec<f64> {
+        let limit = Rank::new(a.nrows().min(a.ncols()) / 2).unwrap();
+        exact::svd(Weight::read(a).unwrap(), limit, accuracy).unwrap().spectrum.values().to_vec()
+    }
+
+    /// The squares of what a rank loses, as `f64` tells them, though the first value is up to 2000 times the last ones.
+    #[test]
+    fn losses_behind_a_large_first_value_are_told_in_single_precision() {
+        for (m, n, first) in [(300, 240, 12.0), (240, 300, 20.0), (256, 256, 40.0)] {
+            let a = rounded(&with_spectrum(m, n, &spectrum(m.min(n), first), 5));
+            let weight = Weight::read(a.view()).unwrap();
+            assert!(Damped::of(&weight).is_some(), "{first}");
+            assert!(crate::gram::solve_in_single(&weight, m.min(n) / 2).is_some(), "{first}: f32 is enough");
+            let (single, double) = (values(a.view(), Accuracy::Loss), values(a.view(), Accuracy::Full));
+            for r in 0..m.min(n) / 2 {
+                let loss = |values: &[f64]| values[r..].iter().rev().map(|v| v * v).sum::<f64>();
+                let off = loss(&single) / loss(&double) - 1.0;
+                assert!(off.abs() < 1e-3, "{first}: {off} at rank {r}");
+            }
+        }
+    }
+
+    /// The vectors of the damped weight are those of the weight itself: what they capture is what the values say.
+    #[test]
+    fn vectors_capture_what_values_say() {
+        let a = rounded(&with_spectrum(260, 300, &spectrum(260, 30.0), 6));
+        let weight = Weight::read(a.view()).unwrap();
+        let single = crate::gram::solve_in_single(&weight, 100).unwrap();
+        let (crate::gram::Single::All(solved) | crate::gram::Single::Leading(solved, _)) = single;
+        let wide = a.mapv(f64::from);
+        for r in [1, 2, 7, 100] {
+            let vectors = solved.smaller.leading(r).unwrap();
+            let vectors = ndarray::Array2::from_shape_fn((260, r), |place| vectors[place]);
+            let captured = vectors.t().dot(&wide).mapv(|v| v * v).sum();
+            let said: f64 = solved.values[..r].iter().map(|v| v * v).sum();
+            let behind: f64 = solved.values[r..].iter().map(|v| v * v).sum();
+            assert!((captured - said).abs() < 1e-3 * behind, "{captured} {said} {behind}");
+        }
+    }
+
+    #[test]
+    fn even_weights_are_left_alone() {
+        for a in [gaussian(250, 200, 1), with_spectrum(220, 250, &[&[1.0, 0.9][..], &[0.1; 218]].concat(), 2)] {
+            let a = rounded(&a);
+            assert!(Damped::of(&Weight::read(a.view()).unwrap()).is_none());
+        }
+        assert!(Damped::of(&Weight::read(ndarray::Array2::zeros((200, 200)).view()).unwrap()).is_none());
+    }
+}
