@@ -20,16 +20,20 @@ const PASSES: usize = 4;
 /// `ρ`, at most.
 const RESIDUAL: f64 = 1e-3;
 /// What becomes of the first square, in terms of the second: it stays the first.
-const ABOVE_SECOND: f64 = 4.0;
+const ABOVE_SECOND: f64 = 2.0;
 /// `β²`, at most: else nothing is won.
-const LARGEST: f64 = 0.25;
+const LARGEST: f64 = 0.5;
+/// How far the first square may be from what it was damped to, as a share of it.
+const AS_DAMPED: f64 = 0.01;
 
 /// A weight whose first singular value is scaled down.
 #[derive(Debug)]
 pub(crate) struct Damped {
     pub(crate) weight: Weight<'static>,
     /// `σ₁² (1 − β²)`, by which the first square is smaller.
-    pub(crate) taken: f64,
+    taken: f64,
+    /// `β² σ₁²`.
+    left: f64,
 }
 
 /// The two leading directions of the rows of a weight, by power iteration.
@@ -54,9 +58,21 @@ impl Damped {
         let mut along = vec![0.0; first.len()];
         weight.rows().zip(&images).for_each(|(row, by)| add_multiple(&mut along, by / length, row));
         let cut = 1.0 - kept.sqrt();
-        let taken = along.iter().map(|v| v * v).sum::<f64>() * (1.0 - kept);
+        let square: f64 = along.iter().map(|v| v * v).sum();
         let weight = weight.minus(&images.iter().map(|v| cut * v / length).collect::<Vec<_>>(), &along);
-        Some(Self { weight, taken })
+        Some(Self { weight, taken: square * (1.0 - kept), left: square * kept })
+    }
+
+    /// Makes the singular values of the damped weight those of the weight itself; none where the first is not the one that was
+    /// damped, and alone.
+    pub(crate) fn undone(&self, values: &mut [f64]) -> Option<()> {
+        let first = values.first()?.powi(2);
+        let second = values.get(1).map_or(0.0, |v| v.powi(2));
+        if (first - self.left).abs() > AS_DAMPED * first || second > (1.0 - AS_DAMPED) * first {
+            return None;
+        }
+        *values.first_mut()? = (first + self.taken).sqrt();
+        Some(())
     }
 }
 

@@ -46,9 +46,7 @@ pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Single
     let Some(damped) = Damped::of(weight) else { return solve_evenly(weight, kept) };
     let mut single = solve_evenly(&damped.weight, kept)?;
     let (Single::All(solved) | Single::Leading(solved, _)) = &mut single;
-    if let Some(first) = solved.values.first_mut() {
-        *first = (*first * *first + damped.taken).sqrt();
-    }
+    damped.undone(&mut solved.values)?;
     Some(single)
 }
 

@@ -5,7 +5,7 @@ use faer::{Mat, MatMut, MatRef};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::dense::{cholesky, product, row_major, viewed};
-use crate::orthonormal::orthonormal;
+use crate::orthonormal::{nearly_orthonormal, orthonormal};
 use crate::weight::measured;
 use crate::{products, signs, threads};
 
@@ -157,8 +157,11 @@ pub fn left_vectors(a: ArrayView2<'_, f32>, v: ArrayView2<'_, f32>) -> Result<Ar
             column /= faer::Scale(length);
         }
     }
-    let mut vectors = orthonormal(directions.clone());
-    signs::follow(&mut vectors, directions.as_ref());
+    let vectors = nearly_orthonormal(directions.clone()).unwrap_or_else(|| {
+        let mut vectors = orthonormal(directions.clone());
+        signs::follow(&mut vectors, directions.as_ref());
+        vectors
+    });
     Ok(Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |place| vectors[place]))
 }
 

@@ -178,26 +178,24 @@ impl Work<'_> {
         let wanted = rank_to_keep(context.pipeline, layer, &decision, parts.spectrum());
         let lasting = self.store.lasting.then(|| limits.kept.min(largest_that_pays(context.pipeline, layer)));
         let basis = match wanted.max(lasting).map(|rank| parts.basis(rank)).transpose() {
-            Ok(basis) => basis.unwrap_or_else(|| Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }),
+            Ok(basis) => basis.unwrap_or_else(no_vectors),
             Err(error) => return failed(context, layer, error),
         };
+        let seconds = started.elapsed().as_secs_f64();
         let energy = parts.spectrum().energy();
         let measured = metric.map(|metric| (metric, &room));
-        let decomposed = Decomposed {
-            spectrum: parts.spectrum().clone(),
-            limit,
-            remark: parts.remark().map(str::to_owned),
-            seconds: started.elapsed().as_secs_f64(),
-            finished: self.finished(layer, &decision, weight.view(), measured, &basis, energy)?,
-        };
-        self.store.put(index, &key, &decomposed, &basis)?;
+        let finished = self.finished((index, layer), &decision, weight.view(), measured, &basis, energy)?;
+        let kept = if finished.is_some() && !self.store.lasting { no_vectors() } else { basis };
+        let (spectrum, remark) = (parts.spectrum().clone(), parts.remark().map(str::to_owned));
+        let decomposed = Decomposed { spectrum, limit, remark, seconds, finished };
+        self.store.put(index, &key, &decomposed, &kept)?;
         Ok((decision, Some(decomposed)))
     }
 
-    /// What the factors lose, where the rank is decided already and they are made in a metric: it is at hand now.
+    /// Makes the factors, and keeps them, where the rank is decided already and they are made in a metric: it is at hand now.
     fn finished(
         &self,
-        layer: &Layer,
+        (index, layer): (usize, &Layer),
         decision: &Decision,
         weight: ArrayView2<'_, f32>,
         measured: Option<(&Metric, &Room)>,
@@ -215,7 +213,9 @@ impl Work<'_> {
         }
         let vectors = basis.vectors.slice_axis(Axis(1), (..rank.get()).into()).to_owned();
         let made = Made::of(self.context, layer, weight, Basis { side: basis.side, vectors }, Some(metric))?;
-        Finished::of(*rank, made, energy, room).map(Some).map_err(|source| Error::decompose(layer, source))
+        self.store.put_factors(index, &made.factors)?;
+        let measured_error = made.measured_error(energy, room).map_err(|source| Error::decompose(layer, source))?;
+        Ok(Some(Finished { rank: *rank, measured_error }))
     }
 
     /// What becomes of a layer with this spectrum: what is decided already stays, what an allocator decides is open.
@@ -271,6 +271,10 @@ pub(crate) fn limit(pipeline: &Pipeline, planned: &PlannedLayer) -> Rank {
     // The rank multiple may round the choice up.
     let bound = Rank::clamped(bound.get().next_multiple_of(pipeline.layers.multiple.get()), shape);
     planned.rank().map_or(bound, |rank| rank.max(bound))
+}
+
+fn no_vectors() -> Basis {
+    Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }
 }
 
 /// How much of the basis may still be needed.

@@ -2,7 +2,7 @@
 
 use calabi_api::{Basis, DecomposeError, Factors, Layer, Rank};
 use calabi_svd::dense::project;
-use ndarray::{Array1, ArrayView2};
+use ndarray::ArrayView2;
 
 use crate::Error;
 use crate::decompose::Context;
@@ -49,33 +49,11 @@ impl<'m> Made<'m> {
     }
 }
 
-/// What is known of the factors of a layer whose rank was decided while its metric was at hand: it is not read again.
-#[derive(Debug, Clone, PartialEq)]
+/// What is known of the factors of a layer whose rank was decided before its metric was at hand: the store keeps them.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Finished {
     pub(crate) rank: Rank,
-    bias: Option<Array1<f32>>,
     pub(crate) measured_error: f64,
-}
-
-impl Finished {
-    /// What is known of these factors, of this rank, of a layer that was decomposed in this room.
-    pub(crate) fn of(rank: Rank, made: Made<'_>, energy: f64, room: &Room) -> Result<Self, DecomposeError> {
-        let measured_error = made.measured_error(energy, room)?;
-        Ok(Self { rank, bias: made.factors.bias, measured_error })
-    }
-
-    /// The factors once more, from the same weight and basis.
-    pub(crate) fn factors(
-        &self,
-        context: &Context<'_>,
-        layer: &Layer,
-        weight: ArrayView2<'_, f32>,
-        basis: Basis,
-    ) -> Result<Factors, Error> {
-        let mut factors = project(weight, basis).map_err(|source| Error::decompose(layer, source))?;
-        factors.bias.clone_from(&self.bias);
-        Ok(as_stored(context, layer, factors))
-    }
 }
 
 /// Factors rounded as the file will hold them.

@@ -99,27 +99,25 @@ fn one_layer(
     let started = Instant::now();
     let layer = &planned.layer;
     let fitted = ready.sequenced.and_then(|sequenced| sequenced.layers.get(index).copied().flatten());
-    let (factors, measured_error) = if let (Some(fitted), Some(factors)) = (fitted, ready.store.take_factors(index)?) {
-        (factors, Some(fitted.measured_error))
+    let decomposed = ready.decomposed.get(index).and_then(Option::as_ref);
+    let finished = decomposed.and_then(|decomposed| decomposed.finished_at(rank));
+    let known = fitted.map(|fitted| fitted.measured_error).or(finished.map(|finished| finished.measured_error));
+    let (factors, measured_error) = if let (Some(known), Some(factors)) = (known, ready.store.take_factors(index)?) {
+        (factors, Some(known))
     } else {
-        let decomposed = ready.decomposed.get(index).and_then(Option::as_ref);
         let weight = context.read(layer)?;
         let basis = ready.store.take(index, rank)?;
-        if let Some(finished) = decomposed.and_then(|decomposed| decomposed.finished_at(rank)) {
-            (finished.factors(context, layer, weight.view(), basis)?, Some(finished.measured_error))
+        let metric = if let Some(known) = metric.get() {
+            known
         } else {
-            let metric = if let Some(known) = metric.get() {
-                known
-            } else {
-                let read = context.metrics.of(layer, context.source)?;
-                metric.get_or_init(|| read)
-            };
-            let made = Made::of(context, layer, weight.view(), basis, metric.as_ref())?;
-            let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
-            let measured = ready.measure.then(|| made.measured_error(energy, &Room::new())).transpose();
-            let measured = measured.map_err(|source| Error::decompose(layer, source))?;
-            (made.factors, measured)
-        }
+            let read = context.metrics.of(layer, context.source)?;
+            metric.get_or_init(|| read)
+        };
+        let made = Made::of(context, layer, weight.view(), basis, metric.as_ref())?;
+        let energy = decomposed.map_or(0.0, |decomposed| decomposed.spectrum.energy());
+        let measured = ready.measure.then(|| made.measured_error(energy, &Room::new())).transpose();
+        let measured = measured.map_err(|source| Error::decompose(layer, source))?;
+        (made.factors, measured)
     };
     let factors = with_bias(factors, planned);
     sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write(layer, &factors).map_err(output_error)?;

@@ -133,7 +133,7 @@ impl StatisticsFile {
         };
         let (first, end) = info.data_offsets;
         let mut values = Vec::with_capacity(shape.iter().product());
-        let mut bytes = [0; TOGETHER];
+        let mut bytes = vec![0; TOGETHER];
         let mut finite = true;
         for place in (first..end).step_by(TOGETHER) {
             let bytes = &mut bytes[..TOGETHER.min(end - place)];
