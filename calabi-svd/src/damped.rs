@@ -12,10 +12,12 @@ use crate::noise::Noise;
 use crate::weight::{Weight, add_multiple, dot};
 
 /// Rows that tell whether a look at all of them is worth its time.
-const SAMPLED: usize = 64;
+const SAMPLED: usize = 32;
+/// Passes over these rows.
+const SAMPLE_PASSES: usize = 3;
 /// The share of the energy that the first direction must have in them.
 const SHARE: f64 = 0.4;
-/// Passes over the weight.
+/// Passes over the whole weight.
 const PASSES: usize = 4;
 /// `ρ`, at most.
 const RESIDUAL: f64 = 1e-3;
@@ -84,7 +86,7 @@ fn leading(weight: &Weight<'_>) -> Option<Leading> {
     let mut start = || (0..cols).map(|_| if noise.signed_index(1).1 { -1.0 } else { 1.0 }).collect::<Vec<f64>>();
     let mut rows = [start(), start()];
     let mut squares = [0.0; 2];
-    for _ in 0..PASSES {
+    for _ in 0..SAMPLE_PASSES {
         squares = pass(sample.iter().copied(), &mut rows).0;
     }
     let energy: f64 = sample.iter().map(|row| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>()).sum();

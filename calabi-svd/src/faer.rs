@@ -22,7 +22,9 @@ use crate::weight::Weight;
 ///
 /// `loss` is enough where no value among the leading ones that may be kept is below 1/150 of the largest, and those behind
 /// them are 1/200 of it in the root of their mean square: then what any rank loses is known to 0.1 %. Whether that
-/// holds is read off the values themselves; where it does not, `f64` is taken. Below 192 rows or columns it always is.
+/// holds is read off the values themselves; where it does not, `f64` is taken. Below 192 rows or columns it always is. A first
+/// value more than 1.4 times the second, with two fifths of the energy or more, is scaled down before and up again after: then the
+/// second one counts in its place.
 /// A weight stored in `f32` is itself known to 6e-8 of each entry, so `input` loses nothing that the weight holds. The
 /// Gram route is the cheaper one at every shape: 2 to 4 times. Where a route does not converge the other one is taken, and
 /// the [remark](Decomposition::remark) says so.
@@ -32,7 +34,8 @@ use crate::weight::Weight;
 /// the optimum of their rank (an error 0.2 % larger), and the remark says so; where that is not proven all are computed.
 ///
 /// # Memory
-/// One copy of the weight (`4mn` bytes, from which the larger side's vectors are made), and for `s = min(m, n)`: `input`
+/// One copy of the weight (`4mn` bytes, from which the larger side's vectors are made; one more while a first value is scaled down),
+/// and for `s = min(m, n)`: `input`
 /// takes `8 s²` bytes and `16 s r` for the vectors of rank `r`, `loss` half of the first (as much once more for a proof), `full` a copy of the weight in `f64` and `40 s²`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
