@@ -25,6 +25,8 @@ const RESIDUAL: f64 = 1e-3;
 const ABOVE_SECOND: f64 = 2.0;
 /// `β²`, at most: else nothing is won.
 const LARGEST: f64 = 0.5;
+/// And at least: what vectors miss of the first direction, 1e-5 of it, counts `1 / β²` times as much in the weight itself.
+const SMALLEST: f64 = 1e-4;
 /// How far the first square may be from what it was damped to, as a share of it.
 const AS_DAMPED: f64 = 0.01;
 
@@ -40,10 +42,10 @@ pub(crate) struct Damped {
 
 /// The two leading directions of the rows of a weight, by power iteration.
 struct Leading {
-    /// Of length one and orthogonal.
+    /// Of any length.
     rows: [Vec<f64>; 2],
+    /// The squares, and `ρ` of the first, a step before.
     squares: [f64; 2],
-    /// `ρ` of the first.
     residual: f64,
 }
 
@@ -52,7 +54,7 @@ impl Damped {
     pub(crate) fn of(weight: &Weight<'_>) -> Option<Self> {
         let Leading { rows: [first, _], squares, residual } = leading(weight)?;
         let kept = ABOVE_SECOND * squares[1] / squares[0];
-        if residual > RESIDUAL || kept.is_nan() || kept > LARGEST {
+        if residual > RESIDUAL || !(SMALLEST..=LARGEST).contains(&kept) {
             return None;
         }
         let images: Vec<f64> = weight.rows().map(|row| dot(row, &first)).collect();
@@ -61,7 +63,7 @@ impl Damped {
         weight.rows().zip(&images).for_each(|(row, by)| add_multiple(&mut along, by / length, row));
         let cut = 1.0 - kept.sqrt();
         let square: f64 = along.iter().map(|v| v * v).sum();
-        let weight = weight.minus(&images.iter().map(|v| cut * v / length).collect::<Vec<_>>(), &along);
+        let weight = weight.minus(&images.iter().map(|v| cut * v / length).collect::<Vec<_>>(), &along)?;
         Some(Self { weight, taken: square * (1.0 - kept), left: square * kept })
     }
 

@@ -17,7 +17,7 @@ use crate::weight::Weight;
 const BACKEND: &str = "faer";
 
 /// How far the energy of all singular values may be from the weight's, as a share of it, in `f32` and in `f64`.
-const SINGLE: f64 = 1e-5;
+pub(crate) const SINGLE: f64 = 1e-5;
 pub(crate) const DOUBLE: f64 = 1e-9;
 
 /// All singular values of a weight; vectors of the leading `limit`.
@@ -77,7 +77,8 @@ pub(crate) fn checked(solved: Solved, energy: f64, rounding: f64) -> Option<Solv
     has_energy(&solved, energy, rounding).then_some(solved)
 }
 
-fn has_energy(solved: &Solved, energy: f64, rounding: f64) -> bool {
+/// Whether all singular values were found, as far as their energy tells.
+pub(crate) fn has_energy(solved: &Solved, energy: f64, rounding: f64) -> bool {
     let found: f64 = solved.values.iter().rev().map(|v| v * v).sum();
     (found - energy).abs() <= rounding * energy
 }

@@ -23,8 +23,8 @@ use crate::weight::Weight;
 /// `loss` is enough where no value among the leading ones that may be kept is below 1/150 of the largest, and those behind
 /// them are 1/200 of it in the root of their mean square: then what any rank loses is known to 0.1 %. Whether that
 /// holds is read off the values themselves; where it does not, `f64` is taken. Below 192 rows or columns it always is. A first
-/// value more than 1.4 times the second, with two fifths of the energy or more, is scaled down before and up again after: then the
-/// second one counts in its place.
+/// value that is 2 to 140 times the second, with two fifths of the energy or more, is scaled down before, to 1.4 times the second,
+/// and up again after.
 /// A weight stored in `f32` is itself known to 6e-8 of each entry, so `input` loses nothing that the weight holds. The
 /// Gram route is the cheaper one at every shape: 2 to 4 times. Where a route does not converge the other one is taken, and
 /// the [remark](Decomposition::remark) says so.

@@ -2,6 +2,7 @@
 
 use crate::damped::Damped;
 use crate::eigen::Eigen;
+use crate::exact::{SINGLE, has_energy};
 use crate::partial;
 use crate::products;
 use crate::smaller::{Smaller, Solved};
@@ -43,8 +44,17 @@ pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Single
     if weight.full_rank().get() < SMALLEST {
         return None;
     }
-    let Some(damped) = Damped::of(weight) else { return solve_evenly(weight, kept) };
+    let damped = Damped::of(weight).and_then(|damped| solve_damped(&damped, kept));
+    damped.or_else(|| solve_evenly(weight, kept))
+}
+
+fn solve_damped(damped: &Damped, kept: usize) -> Option<Single> {
     let mut single = solve_evenly(&damped.weight, kept)?;
+    if let Single::All(solved) = &single
+        && !has_energy(solved, damped.weight.energy(), SINGLE)
+    {
+        return None;
+    }
     let (Single::All(solved) | Single::Leading(solved, _)) = &mut single;
     damped.undone(&mut solved.values)?;
     Some(single)

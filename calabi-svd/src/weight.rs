@@ -100,8 +100,9 @@ impl<'a> Weight<'a> {
         self.scaled.chunks_exact(self.shape.cols())
     }
 
-    /// The scaled entries without the product of a column with a row, `A − x yᵀ`, as a weight of its own.
-    pub(crate) fn minus(&self, x: &[f64], y: &[f64]) -> Weight<'static> {
+    /// The scaled entries without the product of a column with a row, `A − x yᵀ`, as a weight of its own; none where so
+    /// little is left that it would have to be scaled.
+    pub(crate) fn minus(&self, x: &[f64], y: &[f64]) -> Option<Weight<'static>> {
         #[allow(clippy::cast_possible_truncation)] // as a weight is stored
         let entry = |(&v, &y): (&f32, &f64), x: f64| (f64::from(v) - x * y) as f32;
         let mut scaled = Vec::with_capacity(self.scaled.len());
@@ -110,8 +111,9 @@ impl<'a> Weight<'a> {
                 scaled.extend(row.iter().zip(y).map(|pair| entry(pair, x)));
             }
         });
-        let (_, energy) = measured(&scaled);
-        Weight { scaled: Cow::Owned(scaled), shape: self.shape, scale: Scale::NONE, energy }
+        let (largest, energy) = measured(&scaled);
+        let modest = Scale::of(f64::from(largest)).is_modest();
+        modest.then_some(Weight { scaled: Cow::Owned(scaled), shape: self.shape, scale: Scale::NONE, energy })
     }
 
     /// `Aᵀ X` of the wide orientation, `max(m, n) × r`.

@@ -79,8 +79,7 @@ impl Triangle {
     pub fn lost(&self, images: ArrayView2<'_, f32>, factors: &Factors) -> Result<f64, DecomposeError> {
         self.check(images)?;
         self.check(factors.right.view())?;
-        let right = self.times(factors.right.view());
-        error(images, &Factors { left: factors.left.clone(), right, bias: None })
+        error(images, factors.left.view(), self.times(factors.right.view()).view())
     }
 
     fn check(&self, weight: ArrayView2<'_, f32>) -> Result<(), DecomposeError> {
@@ -119,13 +118,17 @@ impl Triangle {
 ///
 /// # Errors
 /// Where the factors are of another shape.
-pub fn error(weight: ArrayView2<'_, f32>, factors: &Factors) -> Result<f64, DecomposeError> {
-    let (rank, n) = factors.right.dim();
-    if factors.left.dim() != (weight.nrows(), rank) || n != weight.ncols() {
-        return Err(DecomposeError::Beyond { asked: factors.left.nrows(), available: weight.nrows() });
+pub fn error(
+    weight: ArrayView2<'_, f32>,
+    left: ArrayView2<'_, f32>,
+    right: ArrayView2<'_, f32>,
+) -> Result<f64, DecomposeError> {
+    let (rank, n) = right.dim();
+    if left.dim() != (weight.nrows(), rank) || n != weight.ncols() {
+        return Err(DecomposeError::Beyond { asked: left.nrows(), available: weight.nrows() });
     }
-    let right = row_major(factors.right.view());
-    let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(factors.left.axis_chunks_iter(Axis(0), ROWS));
+    let right = row_major(right);
+    let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(left.axis_chunks_iter(Axis(0), ROWS));
     let lost = |(rows, left): (ArrayView2<'_, f32>, ArrayView2<'_, f32>)| {
         let mut error = product(viewed(&row_major(left)), viewed(&right));
         error.zip_mut_with(&rows, |e, &w| *e = w - *e);

@@ -178,17 +178,16 @@ impl Work<'_> {
         let wanted = rank_to_keep(context.pipeline, layer, &decision, parts.spectrum());
         let lasting = self.store.lasting.then(|| limits.kept.min(largest_that_pays(context.pipeline, layer)));
         let basis = match wanted.max(lasting).map(|rank| parts.basis(rank)).transpose() {
-            Ok(basis) => basis.unwrap_or_else(no_vectors),
+            Ok(basis) => basis.unwrap_or_else(|| Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }),
             Err(error) => return failed(context, layer, error),
         };
         let seconds = started.elapsed().as_secs_f64();
         let energy = parts.spectrum().energy();
         let measured = metric.map(|metric| (metric, &room));
         let finished = self.finished((index, layer), &decision, weight.view(), measured, &basis, energy)?;
-        let kept = if finished.is_some() && !self.store.lasting { no_vectors() } else { basis };
         let (spectrum, remark) = (parts.spectrum().clone(), parts.remark().map(str::to_owned));
         let decomposed = Decomposed { spectrum, limit, remark, seconds, finished };
-        self.store.put(index, &key, &decomposed, &kept)?;
+        self.store.put(index, &key, &decomposed, &basis)?;
         Ok((decision, Some(decomposed)))
     }
 
@@ -271,10 +270,6 @@ pub(crate) fn limit(pipeline: &Pipeline, planned: &PlannedLayer) -> Rank {
     // The rank multiple may round the choice up.
     let bound = Rank::clamped(bound.get().next_multiple_of(pipeline.layers.multiple.get()), shape);
     planned.rank().map_or(bound, |rank| rank.max(bound))
-}
-
-fn no_vectors() -> Basis {
-    Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }
 }
 
 /// How much of the basis may still be needed.

@@ -36,7 +36,7 @@ pub struct Estimate {
     pub output: u64,
     /// The same at least.
     pub least_output: u64,
-    /// Bytes of decomposed layers in the work store, or beside the output: at most. What is measured on data is not in it.
+    /// Bytes of decomposed layers in the work store, or beside the output, and of factors that wait there: at most. What is measured on data is not in it.
     pub work: u64,
 }
 
@@ -49,10 +49,8 @@ impl Plan {
             seconds: self.seconds(pipeline, options.threads, lasting),
             output: output(self, |planned| most(pipeline, planned)),
             least_output: least_output(self),
-            work: work((pipeline, self), (Purpose::Factors, lasting), |planned| Kept {
-                vectors: vectors(pipeline, planned, lasting).get(),
-                rank: largest(pipeline, planned).get(),
-            }) + aside(pipeline, self),
+            work: work((pipeline, self), Purpose::Factors, |planned| vectors(pipeline, planned, lasting).get())
+                + aside(pipeline, self),
         }
     }
 
@@ -102,10 +100,7 @@ fn serves_every_rule(pipeline: &Pipeline, planned: &PlannedLayer) -> bool {
 
 /// Bytes that a run for this purpose adds to the work store whatever the spectra are.
 pub(crate) fn certain_work(pipeline: &Pipeline, plan: &Plan, purpose: Purpose, lasting: bool) -> u64 {
-    work((pipeline, plan), (purpose, lasting), |planned| Kept {
-        vectors: certain_vectors(pipeline, planned, lasting),
-        rank: planned.rank().map_or(0, Rank::get),
-    })
+    work((pipeline, plan), purpose, |planned| certain_vectors(pipeline, planned, lasting))
 }
 
 fn certain_vectors(pipeline: &Pipeline, planned: &PlannedLayer, lasting: bool) -> usize {
@@ -114,53 +109,19 @@ fn certain_vectors(pipeline: &Pipeline, planned: &PlannedLayer, lasting: bool) -
         return vectors(pipeline, planned, lasting).get();
     }
     if waits_for_allocator(pipeline, planned) {
-        return options(layer, &pipeline.layers, limit(pipeline, planned).get())
-            .last()
-            .map_or(0, |largest| largest.get());
+        let options = options(layer, &pipeline.layers, limit(pipeline, planned).get());
+        return options.last().map_or(0, |largest| largest.get());
     }
     planned.rank().map_or(0, Rank::get)
 }
 
-/// What is kept of a layer: so many vectors, and factors of this rank, if they are made at once.
-struct Kept {
-    vectors: usize,
-    rank: usize,
-}
-
-/// Bytes that a run for this purpose adds to the work store.
-fn work(
-    (pipeline, plan): (&Pipeline, &Plan),
-    (purpose, lasting): (Purpose, bool),
-    kept: impl Fn(&PlannedLayer) -> Kept,
-) -> u64 {
+/// Bytes that a run for this purpose adds to the work store, where so many vectors are kept of each layer.
+fn work((pipeline, plan): (&Pipeline, &Plan), purpose: Purpose, vectors: impl Fn(&PlannedLayer) -> usize) -> u64 {
     if purpose == Purpose::Merge {
         return 0;
     }
     let wanted = plan.layers.iter().zip(purpose.wanted(plan)).filter(|&(_, wanted)| wanted);
-    let of = |planned| {
-        let Kept { vectors, rank } = kept(planned);
-        if purpose != Purpose::Factors || !is_finished_at_once(pipeline, planned) {
-            return entry(pipeline, planned, vectors);
-        }
-        entry(pipeline, planned, if lasting { vectors } else { 0 }) + factors(planned, rank)
-    };
-    wanted.map(|(planned, _)| of(planned)).sum()
-}
-
-/// Whether the factors of a layer are made as soon as it is decomposed: while its metric is at hand.
-fn is_finished_at_once(pipeline: &Pipeline, planned: &PlannedLayer) -> bool {
-    has_metric(pipeline) && !pipeline.is_sequential() && !waits_for_allocator(pipeline, planned)
-}
-
-fn waits_for_allocator(pipeline: &Pipeline, planned: &PlannedLayer) -> bool {
-    let allocated = planned.rule == Rule::Main && matches!(pipeline.rank.value, RankRule::Allocator(_));
-    allocated && planned.decision == Decision::Open
-}
-
-/// Of factors in `f32`.
-fn factors(planned: &PlannedLayer, rank: usize) -> u64 {
-    let shape = planned.layer.shape;
-    (4 * (shape.rows() + shape.cols()) * rank) as u64
+    wanted.map(|(planned, _)| entry(pipeline, planned, vectors(planned))).sum()
 }
 
 /// Of an entry: singular values and losses in `f64`, vectors in `f32`.
@@ -172,13 +133,27 @@ fn entry(pipeline: &Pipeline, planned: &PlannedLayer, vectors: usize) -> u64 {
     (FRAME + 16 * full + 4 * length * vectors) as u64
 }
 
-/// Bytes of factors that wait for those of the blocks behind them, at most.
+/// Bytes of factors that wait until the model is written, at most: of blocks for those behind them, of layers in a metric
+/// whose ranks wait for no other.
 fn aside(pipeline: &Pipeline, plan: &Plan) -> u64 {
-    if !pipeline.is_sequential() && pipeline.refine.is_none() {
-        return 0;
-    }
-    let of = |planned| factors(planned, largest(pipeline, planned).get());
-    plan.layers.iter().filter(|planned| planned.may_be_factorized()).map(of).sum()
+    const FRAME: usize = 64;
+    let whole = pipeline.is_sequential() || pipeline.refine.is_some();
+    let waits = |planned: &&PlannedLayer| {
+        let finished = has_metric(pipeline) && !waits_for_allocator(pipeline, planned);
+        planned.may_be_factorized() && (whole || finished)
+    };
+    let of = |planned: &PlannedLayer| {
+        let shape = planned.layer.shape;
+        let (sides, bias) = (shape.rows() + shape.cols(), shape.rows());
+        (FRAME + 4 * sides * largest(pipeline, planned).get() + 4 * bias) as u64
+    };
+    plan.layers.iter().filter(waits).map(of).sum()
+}
+
+/// Whether the rank of a layer depends on what the others lose.
+fn waits_for_allocator(pipeline: &Pipeline, planned: &PlannedLayer) -> bool {
+    let allocated = planned.rule == Rule::Main && matches!(pipeline.rank.value, RankRule::Allocator(_));
+    allocated && planned.decision == Decision::Open
 }
 
 /// Bytes of the output's weights, where layers take so many.

@@ -12,6 +12,8 @@ const SEEDS: std::ops::Range<u64> = 0..12;
 const BUDGET: &str = "kind = \"budget\"\nkeep = 0.5\n";
 const ENERGY: &str = "kind = \"energy\"\nthreshold = 0.9\n";
 const FIXED: &str = "kind = \"fixed\"\nrank = 13\n";
+/// In a metric, where factors are made as soon as a layer is decomposed.
+const NORM: &str = "kind = \"fixed\"\nrank = 13\n[calibration]\nobjective = \"norm\"\n";
 
 fn workplace() -> Workplace {
     let work = Workplace::new(PROGRAM);
@@ -19,7 +21,7 @@ fn workplace() -> Workplace {
         SEEDS.zip(0..).map(|(seed, i)| (format!("{i}.weight"), decaying(200, 200 + 8 * i, 0.99, seed))).collect();
     let weights: Vec<_> = weights.iter().map(|(name, weight)| (name.as_str(), weight.clone())).collect();
     work.model("m.safetensors", Dtype::F32, &weights);
-    for (name, rule) in [("budget", BUDGET), ("energy", ENERGY), ("fixed", FIXED)] {
+    for (name, rule) in [("budget", BUDGET), ("energy", ENERGY), ("fixed", FIXED), ("norm", NORM)] {
         let model = format!("[model]\ninput = \"m.safetensors\"\noutput = \"{name}.safetensors\"\n");
         work.write(&format!("{name}.toml"), format!("{model}[rank]\n{rule}"));
     }
@@ -56,9 +58,9 @@ fn a_rule_after_another_decomposes_nothing_and_writes_what_it_would_have() {
 }
 
 /// Kills a run after `delay`; whether it was still at work.
-fn killed(work: &Workplace, args: &[&str], delay: Duration) -> bool {
+fn killed(work: &Workplace, rule: &str, args: &[&str], delay: Duration) -> bool {
     let mut run = Command::new(PROGRAM);
-    run.args(["run", "budget.toml", "--force", "--threads", "1"]).args(args).current_dir(work.path(""));
+    run.args(["run", &format!("{rule}.toml"), "--force", "--threads", "1"]).args(args).current_dir(work.path(""));
     let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(delay);
     let at_work = run.try_wait().unwrap().is_none();
@@ -77,7 +79,7 @@ fn a_killed_run_is_taken_up_and_writes_the_same_bytes() {
         let mut at_work = 0;
         for eighth in 1..8 {
             std::fs::remove_file(work.path("budget.safetensors")).unwrap();
-            at_work += usize::from(killed(&work, args, whole * eighth / 8));
+            at_work += usize::from(killed(&work, "budget", args, whole * eighth / 8));
             let (bytes, said) = written(&work, "budget", args);
             assert!(bytes == undisturbed, "killed after {eighth} eighths: other bytes; {said}");
         }
@@ -88,12 +90,18 @@ fn a_killed_run_is_taken_up_and_writes_the_same_bytes() {
 
 #[test]
 fn what_a_killed_run_had_decomposed_is_not_decomposed_again() {
-    let work = workplace();
-    let most = (1..60).map(|step| Duration::from_millis(20 * step)).any(|delay| {
-        let _ = std::fs::remove_file(work.path("budget.safetensors"));
-        killed(&work, &[], delay) && written(&work, "budget", &[]).1.contains("layers were decomposed before")
-    });
-    assert!(most, "nothing was ever found of a killed run");
+    for rule in ["budget", "norm"] {
+        let work = workplace();
+        let undisturbed = written(&work, rule, &[]).0;
+        let found = (1..60).map(|step| Duration::from_millis(20 * step)).any(|delay| {
+            let _ = std::fs::remove_file(work.path(&format!("{rule}.safetensors")));
+            let at_work = killed(&work, rule, &[], delay);
+            let (bytes, said) = written(&work, rule, &[]);
+            assert!(bytes == undisturbed, "{rule}: other bytes");
+            at_work && said.contains("layers were decomposed before")
+        });
+        assert!(found, "{rule}: nothing was ever found of a killed run");
+    }
 }
 
 #[test]

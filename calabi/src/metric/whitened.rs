@@ -111,6 +111,6 @@ pub(super) fn measured_loss(
 ) -> Option<f64> {
     let single = Single::of(weight, metric)?;
     let lost = single.triangle.lost(single.images(weight, room).ok()?.view(), factors).ok()?;
-    let judged = single.judged.lost(lost, || error(weight, factors), of_mean).ok()?;
+    let judged = single.judged.lost(lost, || error(weight, factors.left.view(), factors.right.view()), of_mean).ok()?;
     single.tells(lost, judged).then_some(judged)
 }
