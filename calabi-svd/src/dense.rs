@@ -2,13 +2,12 @@
 
 use calabi_api::{Basis, DecomposeError, Factors, Side};
 use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::cholesky::llt::solve::{solve_in_place, solve_in_place_scratch};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
 
-use crate::{orthonormal, products, signs};
+use crate::{cholesky, orthonormal, products, signs};
 
 /// Orthonormal columns that span those of `x` (`m × r`, `m ≥ r`): column `i` is what column `i` of `x` adds to the ones
 /// before it, on the same side. Where it adds nothing, any direction that is new.
@@ -163,14 +162,10 @@ pub fn divided(b: ArrayView2<'_, f64>, s: ArrayView2<'_, f64>) -> Result<Array2<
 pub(crate) fn cholesky(s: ArrayView2<'_, f64>) -> Result<Mat<f64>, DecomposeError> {
     let (n, s) = (s.nrows(), row_major(s));
     let mut root = MatRef::from_column_major_slice(s.as_slice().unwrap_or_default(), n, s.ncols()).to_owned();
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(n, Par::Seq, Spec::default()));
-    let stack = MemStack::new(&mut memory);
-    cholesky_in_place(root.as_mut(), LltRegularization::default(), Par::Seq, stack, Spec::default()).map_err(
-        |error| DecomposeError::NoConvergence {
-            backend: "Cholesky",
-            routes: format!("not positive definite: {error:?}"),
-        },
-    )?;
+    cholesky::factor(root.as_mut()).map_err(|error| DecomposeError::NoConvergence {
+        backend: "Cholesky",
+        routes: format!("not positive definite: {error:?}"),
+    })?;
     Ok(root)
 }
 

@@ -27,6 +27,7 @@
 //! order of sums depends on the shape alone. Numbers inside are `f64`; only what chooses a direction is `f32`.
 
 mod bidiagonal;
+mod cholesky;
 pub mod cost;
 mod damped;
 mod decomposed;

@@ -1,7 +1,6 @@
 //! Orthonormal columns by Householder reflections, or by a Cholesky factor where they nearly are so already.
 
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
-use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::householder::{
     apply_block_householder_sequence_on_the_left_in_place_scratch as apply_scratch,
     apply_block_householder_sequence_on_the_left_in_place_with_conj as apply,
@@ -11,6 +10,7 @@ use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::traits::ComplexField;
 use faer::{Conj, Mat, Par, Spec};
 
+use crate::cholesky;
 use crate::products::add_gram;
 
 /// How far products of columns may be from those of orthonormal ones for a Cholesky factor: its rounding then grows no more
@@ -45,9 +45,7 @@ pub(crate) fn nearly_orthonormal(mut x: Mat<f32>) -> Option<Mat<f32>> {
     if !(off < NEARLY && (0..r).all(|j| (products[(j, j)] - 1.0).abs() < NEARLY)) {
         return None;
     }
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f32>(r, Par::Seq, Spec::default()));
-    let stack = MemStack::new(&mut memory);
-    cholesky_in_place(products.as_mut(), LltRegularization::default(), Par::Seq, stack, Spec::default()).ok()?;
+    cholesky::factor(products.as_mut()).ok()?;
     solve_lower_triangular_in_place(products.as_ref(), x.transpose_mut(), Par::Seq);
     Some(x)
 }

@@ -36,7 +36,8 @@ pub struct Estimate {
     pub output: u64,
     /// The same at least.
     pub least_output: u64,
-    /// Bytes of decomposed layers in the work store, or beside the output, and of factors that wait there: at most. What is measured on data is not in it.
+    /// Bytes of decomposed layers in the work store, or beside the output, and of factors that wait there: at most. What
+    /// is measured on data is not in it.
     pub work: u64,
 }
 

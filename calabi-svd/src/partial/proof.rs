@@ -5,11 +5,10 @@
 //! their sum is what may be missing, more to vectors that are further from eigenvectors; and let a Cholesky factorization
 //! tell whether `D` is positive definite. Nothing is assumed about what lies outside of the subspace.
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
-use faer::{Mat, Par, Spec};
+use faer::Mat;
 
 use super::krylov::Ritz;
+use crate::cholesky;
 use crate::products::add_gram;
 use crate::tridiagonal::Lower;
 
@@ -50,9 +49,7 @@ fn add_to_diagonal(matrix: &mut Lower<f32>, by: f32) {
 }
 
 fn is_positive(matrix: &mut Lower<f32>) -> bool {
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f32>(matrix.size, Par::Seq, Spec::default()));
-    let stack = MemStack::new(&mut memory);
-    cholesky_in_place(matrix.as_mut(), LltRegularization::default(), Par::Seq, stack, Spec::default()).is_ok()
+    cholesky::factor(matrix.as_mut()).is_ok()
 }
 
 #[allow(clippy::cast_possible_truncation)] // the nearest number is what is wanted

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use calabi_api::Factors;
 use ndarray::{Array1, Array2};
 
-use super::values::{put_f32s, put_length, put_matrix, take_f32s, take_length};
+use super::values::{put_f32s, put_length, take_f32s, take_length};
 use super::whole::damaged;
 
 /// Writes lengths `m`, `r`, `n` and that of the bias (zero: none) as 64-bit integers, then `left`, `right` and the bias
@@ -14,9 +14,7 @@ pub(super) fn write_factors(to: &mut (impl Write + ?Sized), factors: &Factors) -
     let bias = factors.bias.iter().flatten();
     let lengths = [factors.left.nrows(), factors.left.ncols(), factors.right.ncols(), bias.clone().count()];
     lengths.into_iter().try_for_each(|length| put_length(to, length))?;
-    put_matrix(to, &factors.left)?;
-    put_matrix(to, &factors.right)?;
-    put_f32s(to, bias)
+    put_f32s(to, factors.left.iter().chain(&factors.right).chain(bias))
 }
 
 /// Reads what [`write_factors`] wrote.

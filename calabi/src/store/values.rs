@@ -2,8 +2,6 @@
 
 use std::io::{Read, Write};
 
-use ndarray::Array2;
-
 use super::whole::damaged;
 
 pub(super) fn put_length(to: &mut (impl Write + ?Sized), length: usize) -> std::io::Result<()> {
@@ -31,17 +29,6 @@ pub(super) fn put_f32s<'a>(
     values: impl IntoIterator<Item = &'a f32>,
 ) -> std::io::Result<()> {
     values.into_iter().try_for_each(|value| to.write_all(&value.to_le_bytes()))
-}
-
-/// The entries of a matrix, row by row.
-pub(super) fn put_matrix(to: &mut (impl Write + ?Sized), matrix: &Array2<f32>) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(4 * matrix.ncols());
-    for row in matrix.rows() {
-        bytes.clear();
-        bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
-        to.write_all(&bytes)?;
-    }
-    Ok(())
 }
 
 pub(super) fn take_f32s(from: &mut impl Read, count: usize) -> std::io::Result<Vec<f32>> {
