@@ -17,6 +17,9 @@ use calabi_svd::{Accuracy, Faer, Lapack, Randomized, inside};
 use ndarray::{Array2, ArrayView2};
 use rustix::time::{ClockId, clock_gettime};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [kind, rows, cols, rank, file @ ..] = args.as_slice() else {

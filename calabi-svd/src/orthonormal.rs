@@ -35,6 +35,16 @@ pub(crate) fn orthonormal<T: ComplexField>(mut x: Mat<T>) -> Mat<T> {
     q
 }
 
+/// As [`orthonormal`], each column on its own side, by Cholesky factors of the products of columns, twice: half the work. None
+/// where the columns are too near to being dependent.
+pub(crate) fn orthonormal_by_products(mut x: Mat<f32>) -> Option<Mat<f32>> {
+    let mut products = Mat::zeros(x.ncols(), x.ncols());
+    add_gram(products.as_mut(), x.transpose());
+    cholesky::factor(products.as_mut()).ok()?;
+    solve_lower_triangular_in_place(products.as_ref(), x.transpose_mut(), Par::Seq);
+    nearly_orthonormal(x)
+}
+
 /// Columns of length one that are nearly orthogonal, made so to rounding: column `i` is what it adds to the ones before it, on
 /// the same side. None where they are not nearly orthogonal.
 pub(crate) fn nearly_orthonormal(mut x: Mat<f32>) -> Option<Mat<f32>> {
@@ -76,6 +86,18 @@ mod tests {
         signs::follow(&mut wanted, x.as_ref());
         assert!((&found - &wanted).norm_max() < 1e-6);
         assert!((found.transpose() * &found - Mat::<f32>::identity(40, 40)).norm_max() < 1e-6);
+    }
+
+    #[test]
+    fn products_of_columns_make_them_orthonormal() {
+        let x = columns(0.5);
+        let found = orthonormal_by_products(x.clone()).unwrap();
+        let mut wanted = orthonormal(x.clone());
+        signs::follow(&mut wanted, x.as_ref());
+        assert!((&found - &wanted).norm_max() < 1e-5);
+        assert!((found.transpose() * &found - Mat::<f32>::identity(40, 40)).norm_max() < 1e-6);
+        let dependent = Mat::from_fn(90, 40, |i, j| x[(i, j / 2)]);
+        assert!(orthonormal_by_products(dependent).is_none());
     }
 
     #[test]

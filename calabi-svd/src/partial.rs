@@ -16,10 +16,10 @@ const SMALLEST: usize = 512;
 const LARGEST_SHARE: usize = 8;
 
 /// Vectors of a block, as a share of those that are wanted: of narrow blocks many are multiplied, and few in all.
-const SHARE: usize = 7;
+const SHARE: usize = 5;
 
-/// The width of a block is a multiple of it, as vector instructions take them.
-const MULTIPLE: usize = 8;
+/// The width of a block is a multiple of it: as many rows as kernels of products take at a time (AVX2, `f32`).
+const MULTIPLE: usize = 24;
 
 /// Blocks after which it is seen what the subspace captures, one after the other until two gains are known.
 const SEEN_FROM: usize = 7;
@@ -28,7 +28,7 @@ const SEEN_FROM: usize = 7;
 const MOST: usize = 20;
 
 /// What may still be missing, as a share of what is allowed, where a proof is worth trying.
-const WORTH_A_PROOF: f64 = 0.09;
+const WORTH_A_PROOF: f64 = 0.15;
 
 /// What becomes of the ratio of two gains from one block to the next: Krylov subspaces converge faster and faster.
 const FASTER: f64 = 0.85;

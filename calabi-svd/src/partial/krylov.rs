@@ -4,8 +4,8 @@ use faer::{Mat, MatRef};
 
 use crate::eigen::Eigen;
 use crate::noise::Noise;
-use crate::orthonormal::orthonormal;
-use crate::products::{product, replace, subtract};
+use crate::orthonormal::{orthonormal, orthonormal_by_products};
+use crate::products::{add_gram, product, replace, subtract};
 use crate::tridiagonal::Lower;
 
 /// How far from orthonormal Ritz vectors may be.
@@ -56,7 +56,8 @@ impl Krylov {
     pub(super) fn extend(&mut self, matrix: MatRef<'_, f32>, blocks: usize) {
         while self.blocks < blocks {
             let first = self.blocks * self.width;
-            let block = orthonormal(std::mem::replace(&mut self.beyond, Mat::new()));
+            let beyond = std::mem::replace(&mut self.beyond, Mat::new());
+            let block = orthonormal_by_products(beyond.clone()).unwrap_or_else(|| orthonormal(beyond));
             self.basis.subcols_mut(first, self.width).copy_from(&block);
             self.blocks += 1;
             // The matrix on the right, where no copy of it is made; it is symmetric.
@@ -91,7 +92,8 @@ impl Krylov {
         let dimensions = captured.values().len();
         let turn = captured.leading(r)?;
         let vectors = product(self.basis.subcols(0, dimensions), turn.as_ref());
-        let off = product(vectors.transpose(), vectors.as_ref()) - Mat::<f32>::identity(r, r);
+        let mut off = Mat::from_fn(r, r, |i, j| if i == j { -1.0 } else { 0.0 });
+        add_gram(off.as_mut(), vectors.transpose());
         if off.norm_max().is_nan() || off.norm_max() > ORTHONORMAL {
             return None;
         }
