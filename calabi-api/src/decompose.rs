@@ -105,6 +105,15 @@ pub trait Decomposer: Debug + Send + Sync {
     /// # Errors
     /// Where the matrix is empty, not finite, not symmetric, or indefinite beyond rounding, or the computation does not converge.
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError>;
+
+    /// As [`eigh`](Self::eigh), where no more is asked than what each rank up to the limit loses, to 0.1 %: the spectrum may be
+    /// truncated, and one triangle of the matrix may stand for both.
+    ///
+    /// # Errors
+    /// As those of [`eigh`](Self::eigh).
+    fn eigh_for_losses(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+        self.eigh(s, limit)
+    }
 }
 
 /// A matrix taken apart: its spectrum is known, vectors are made when the rank is.

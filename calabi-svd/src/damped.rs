@@ -6,8 +6,11 @@
 //! the other side, squares of the other values differ by a share of `ρ² / β²` (the Schur complement of `q` in `A Aᵀ` is that in
 //! `A' A'ᵀ` but for its dependence on the value).
 
+mod symmetric;
+
 use pulp::Arch;
 
+pub(crate) use self::symmetric::{DampedGram, SymmetricRows};
 use crate::noise::Noise;
 use crate::weight::{Weight, add_multiple, dot};
 
@@ -34,7 +37,13 @@ const AS_DAMPED: f64 = 0.01;
 #[derive(Debug)]
 pub(crate) struct Damped {
     pub(crate) weight: Weight<'static>,
-    /// `σ₁² (1 − β²)`, by which the first square is smaller.
+    pub(crate) damping: Damping,
+}
+
+/// What was done to the first square.
+#[derive(Debug)]
+pub(crate) struct Damping {
+    /// `σ₁² (1 − β²)`, by which it is smaller.
     taken: f64,
     /// `β² σ₁²`.
     left: f64,
@@ -52,11 +61,9 @@ struct Leading {
 impl Damped {
     /// None where no direction outweighs the others, or power iteration does not find it soon.
     pub(crate) fn of(weight: &Weight<'_>) -> Option<Self> {
-        let Leading { rows: [first, _], squares, residual } = leading(weight)?;
-        let kept = ABOVE_SECOND * squares[1] / squares[0];
-        if residual > RESIDUAL || !(SMALLEST..=LARGEST).contains(&kept) {
-            return None;
-        }
+        let found = leading(weight)?;
+        let kept = found.kept()?;
+        let [first, _] = found.rows;
         let images: Vec<f64> = weight.rows().map(|row| dot(row, &first)).collect();
         let length = norm(&images);
         let mut along = vec![0.0; first.len()];
@@ -64,7 +71,21 @@ impl Damped {
         let cut = 1.0 - kept.sqrt();
         let square: f64 = along.iter().map(|v| v * v).sum();
         let weight = weight.minus(&images.iter().map(|v| cut * v / length).collect::<Vec<_>>(), &along)?;
-        Some(Self { weight, taken: square * (1.0 - kept), left: square * kept })
+        Some(Self { weight, damping: Damping::of(square, kept) })
+    }
+}
+
+impl Leading {
+    /// `β²`; none where damping would win nothing, or the first direction is not known well enough.
+    fn kept(&self) -> Option<f64> {
+        let kept = ABOVE_SECOND * self.squares[1] / self.squares[0];
+        (self.residual <= RESIDUAL && (SMALLEST..=LARGEST).contains(&kept)).then_some(kept)
+    }
+}
+
+impl Damping {
+    fn of(square: f64, kept: f64) -> Self {
+        Self { taken: square * (1.0 - kept), left: square * kept }
     }
 
     /// Makes the singular values of the damped weight those of the weight itself; none where the first is not the one that was
@@ -80,13 +101,17 @@ impl Damped {
     }
 }
 
+/// Two directions of so many signs.
+fn signs(size: usize) -> [Vec<f64>; 2] {
+    let mut noise = Noise::new(0);
+    let mut start = || (0..size).map(|_| if noise.signed_index(1).1 { -1.0 } else { 1.0 }).collect::<Vec<f64>>();
+    [start(), start()]
+}
+
 fn leading(weight: &Weight<'_>) -> Option<Leading> {
     let every = weight.rows().len().div_ceil(SAMPLED);
     let sample: Vec<&[f32]> = weight.rows().step_by(every).collect();
-    let cols = sample.first()?.len();
-    let mut noise = Noise::new(0);
-    let mut start = || (0..cols).map(|_| if noise.signed_index(1).1 { -1.0 } else { 1.0 }).collect::<Vec<f64>>();
-    let mut rows = [start(), start()];
+    let mut rows = signs(sample.first()?.len());
     let mut squares = [0.0; 2];
     for _ in 0..SAMPLE_PASSES {
         squares = pass(sample.iter().copied(), &mut rows).0;
@@ -116,9 +141,15 @@ fn pass<'w>(weight: impl Iterator<Item = &'w [f32]>, rows: &mut [Vec<f64>; 2]) -
             }
         }
     });
-    let off = images[0].iter().zip(&rows[0]).map(|(image, known)| (image - squares[0] * known).powi(2)).sum::<f64>();
+    let residual = residual(&images[0], &rows[0], squares[0]);
     *rows = images;
-    (squares, if squares[0] > 0.0 { off.sqrt() / squares[0] } else { 1.0 })
+    (squares, residual)
+}
+
+/// How far an image is from a multiple of what it is the image of, as a share.
+fn residual(image: &[f64], of: &[f64], square: f64) -> f64 {
+    let off = image.iter().zip(of).map(|(image, known)| (image - square * known).powi(2)).sum::<f64>();
+    if square > 0.0 { off.sqrt() / square } else { 1.0 }
 }
 
 fn make_orthonormal([first, second]: &mut [Vec<f64>; 2]) {

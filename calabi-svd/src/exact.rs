@@ -1,9 +1,11 @@
 //! The exact routes of faer, in the order in which they are tried.
 
-use calabi_api::{DecomposeError, Rank, Spectrum};
+use calabi_api::{DecomposeError, Rank, Shape, Side, Spectrum};
 use faer::Mat;
+use ndarray::ArrayView2;
 
 use crate::bidiagonal;
+use crate::damped::SymmetricRows;
 use crate::decomposed::Decomposed;
 use crate::eigen::Eigen;
 use crate::faer::Accuracy;
@@ -66,10 +68,14 @@ pub(crate) fn leading<'a>(
 ) -> Result<Decomposed<'a>, DecomposeError> {
     let scale = weight.scale();
     let values = solved.values.iter().map(|&v| scale.up(v)).collect();
-    let spectrum = Spectrum::leading(values, scale.up(scale.up(weight.energy())))
-        .map_err(|error| DecomposeError::NoConvergence { backend, routes: error.to_string() })?;
+    let spectrum = partial_spectrum(values, scale.up(scale.up(weight.energy())), backend)?;
     let side = weight.side();
     Ok(Decomposed { spectrum, side, smaller: solved.smaller, weight: Some(weight), limit, remark: Some(remark) })
+}
+
+fn partial_spectrum(values: Vec<f64>, energy: f64, backend: &'static str) -> Result<Spectrum, DecomposeError> {
+    Spectrum::leading(values, energy)
+        .map_err(|error| DecomposeError::NoConvergence { backend, routes: error.to_string() })
 }
 
 /// A result whose energy is not the weight's is none: a backend was once seen to return zeros.
@@ -81,6 +87,31 @@ pub(crate) fn checked(solved: Solved, energy: f64, rounding: f64) -> Option<Solv
 pub(crate) fn has_energy(solved: &Solved, energy: f64, rounding: f64) -> bool {
     let found: f64 = solved.values.iter().rev().map(|v| v * v).sum();
     (found - energy).abs() <= rounding * energy
+}
+
+/// Eigenvalues of a Gram matrix in `f32`, as precise as losses want them; none where `f32` does not tell.
+pub(crate) fn eigh_in_single(
+    s: ArrayView2<'_, f64>,
+    limit: Rank,
+) -> Result<Option<Decomposed<'static>>, DecomposeError> {
+    let Some(full) = Shape::of(s).map(Shape::full_rank) else { return Ok(None) };
+    let limit = limit.min(full);
+    let rows = SymmetricRows::of(&s).filter(|_| s.nrows() >= gram::SMALLEST);
+    let Some((rows, single)) = rows.and_then(|rows| Some((rows, gram::solve_symmetric_in_single(&rows, limit.get())?)))
+    else {
+        return Ok(None);
+    };
+    let (solved, remark) = match single {
+        Single::Leading(solved, remark) => (solved, Some(remark)),
+        Single::All(solved) if has_energy(&solved, rows.scale.down(rows.energy), SINGLE) => (solved, None),
+        Single::All(_) => return Ok(None),
+    };
+    let values = solved.values.iter().map(|&v| rows.scale.up_root(v)).collect();
+    let spectrum = match &remark {
+        None => complete(values, BACKEND)?,
+        Some(_) => partial_spectrum(values, rows.energy, BACKEND)?,
+    };
+    Ok(Some(Decomposed { spectrum, side: Side::Left, smaller: solved.smaller, weight: None, limit, remark }))
 }
 
 /// All eigenvalues of a symmetric matrix; vectors of the leading `limit`.

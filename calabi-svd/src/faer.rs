@@ -83,6 +83,11 @@ impl Decomposer for Faer {
     fn eigh(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
         Ok(Box::new(exact::eigh(&Symmetric::read(s)?, limit)?))
     }
+
+    fn eigh_for_losses(&self, s: ArrayView2<'_, f64>, limit: Rank) -> Result<Box<dyn Decomposition>, DecomposeError> {
+        let single = if self.is_for_losses() { exact::eigh_in_single(s, limit)? } else { None };
+        single.map_or_else(|| self.eigh(s, limit), |found| Ok(Box::new(found)))
+    }
 }
 
 calabi_api::submit! { Plugin::decomposer::<Faer>("faer", "all singular values, exactly, in pure Rust") }

@@ -1,6 +1,6 @@
 //! The Gram route: eigenpairs of the Gram matrix of the smaller side, formed in `f64`, or in `f32` where that is enough.
 
-use crate::damped::Damped;
+use crate::damped::{Damped, DampedGram, Damping, SymmetricRows};
 use crate::eigen::Eigen;
 use crate::exact::{SINGLE, has_energy};
 use crate::partial;
@@ -44,31 +44,43 @@ pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Single
     if weight.full_rank().get() < SMALLEST {
         return None;
     }
-    let damped = Damped::of(weight).and_then(|damped| solve_damped(&damped, kept));
+    let damped = Damped::of(weight)
+        .and_then(|Damped { weight, damping }| undamped(solve_evenly(&weight, kept)?, weight.energy(), &damping));
     damped.or_else(|| solve_evenly(weight, kept))
 }
 
-fn solve_damped(damped: &Damped, kept: usize) -> Option<Single> {
-    let mut single = solve_evenly(&damped.weight, kept)?;
+/// As [`solve_in_single`], of a Gram matrix; values are roots of eigenvalues of the scaled one.
+pub(crate) fn solve_symmetric_in_single(rows: &SymmetricRows<'_>, kept: usize) -> Option<Single> {
+    let damped = rows
+        .damped()
+        .and_then(|DampedGram { gram, energy, damping }| undamped(solve_gram(gram, kept, energy)?, energy, &damping));
+    damped.or_else(|| solve_gram(rows.lower(), kept, rows.scale.down(rows.energy)))
+}
+
+/// What was found of a damped weight or Gram matrix of this energy, as that of the whole one.
+fn undamped(mut single: Single, energy: f64, damping: &Damping) -> Option<Single> {
     if let Single::All(solved) = &single
-        && !has_energy(solved, damped.weight.energy(), SINGLE)
+        && !has_energy(solved, energy, SINGLE)
     {
         return None;
     }
     let (Single::All(solved) | Single::Leading(solved, _)) = &mut single;
-    damped.undone(&mut solved.values)?;
+    damping.undone(&mut solved.values)?;
     Some(single)
 }
 
 fn solve_evenly(weight: &Weight<'_>, kept: usize) -> Option<Single> {
-    let n = weight.full_rank().get();
-    let mut gram = in_single(weight);
-    if weight.energy() < kept as f64 * LAST_KEPT * gram.largest_diagonal() {
+    solve_gram(in_single(weight), kept, weight.energy())
+}
+
+fn solve_gram(mut gram: Lower<f32>, kept: usize, energy: f64) -> Option<Single> {
+    let n = gram.size;
+    if energy < kept as f64 * LAST_KEPT * gram.largest_diagonal() {
         return None;
     }
-    let is_told = |values: &[f64]| tells(values, kept, n, weight.energy());
+    let is_told = |values: &[f64]| tells(values, kept, n, energy);
     if partial::pays(n, kept)
-        && let Some(found) = partial::leading(&mut gram, kept, weight.energy(), is_told)
+        && let Some(found) = partial::leading(&mut gram, kept, energy, is_told)
     {
         let smaller = Smaller::ReadyInSingle(found.vectors);
         return Some(Single::Leading(Solved { values: roots(&found.values), smaller }, found.remark));

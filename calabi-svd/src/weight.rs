@@ -156,14 +156,14 @@ pub(crate) fn add_multiple(to: &mut [f64], by: f64, row: &[f32]) {
 /// The product of a row with `x`, summed in eight strands: one strand waits for each addition.
 #[allow(clippy::inline_always)] // for the instructions of its caller
 #[inline(always)]
-pub(crate) fn dot(row: &[f32], x: &[f64]) -> f64 {
+pub(crate) fn dot<T: Copy + Into<f64>>(row: &[T], x: &[f64]) -> f64 {
     let (rows, rest) = row.as_chunks::<8>();
     let (xs, tail) = x.as_chunks::<8>();
     let mut strands = [0.0; 8];
     for (row, x) in rows.iter().zip(xs) {
-        strands.iter_mut().zip(row).zip(x).for_each(|((sum, &a), b)| *sum += f64::from(a) * b);
+        strands.iter_mut().zip(row).zip(x).for_each(|((sum, &a), b)| *sum += a.into() * b);
     }
-    strands.iter().sum::<f64>() + rest.iter().zip(tail).map(|(&a, b)| f64::from(a) * b).sum::<f64>()
+    strands.iter().sum::<f64>() + rest.iter().zip(tail).map(|(&a, b)| a.into() * b).sum::<f64>()
 }
 
 /// Copies to row-major `f64`, in tiles: reading a transposed matrix column by column misses every cache line.

@@ -1,19 +1,18 @@
-//! Weights in the metric of their inputs, in `f32`: products with the triangular root of a Gram matrix.
+//! Weights in the metric of their inputs, in `f32`: products with the triangular root of a Gram matrix, or with half of it.
+
+mod halved;
+mod lower;
 
 use calabi_api::{DecomposeError, Factors};
-use faer::{Mat, MatMut, MatRef};
 use ndarray::{Array2, ArrayView2, Axis};
 
+use self::lower::LowerTriangle;
 use crate::dense::{cholesky, product, row_major, viewed};
 use crate::orthonormal::{nearly_orthonormal, orthonormal};
 use crate::weight::measured;
 use crate::{products, signs, threads};
 
-/// Rows of a weight that are multiplied at a time, where it has twice as many.
-const PART: usize = 512;
-
-/// Columns of a product that are made at a time: of the triangle's they begin where it does.
-const COLUMNS: usize = 96;
+pub use self::halved::Halved;
 
 /// Rows of an error that are weighed at a time.
 const ROWS: usize = 256;
@@ -40,7 +39,7 @@ const MODEST: f64 = (1_u64 << 40) as f64;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Triangle {
-    entries: Mat<f32>,
+    lower: LowerTriangle,
     /// `‖L‖²`.
     energy: f64,
 }
@@ -53,8 +52,8 @@ impl Triangle {
         let energy: f64 = d.diag().sum();
         let modest = (MODEST.recip().powi(2)..MODEST.powi(2)).contains(&energy);
         let root = if modest && d.is_square() { cholesky(d).ok()? } else { return None };
-        let entries = Mat::from_fn(root.nrows(), root.ncols(), |i, j| if i < j { 0.0 } else { nearest(root[(i, j)]) });
-        Some(Self { entries, energy })
+        let columns = (0..root.ncols()).map(|j| &root.col_as_slice(j)[j..]);
+        Some(Self { lower: LowerTriangle::of(root.nrows(), columns), energy })
     }
 
     /// `‖L‖²`, the trace of `D`.
@@ -68,8 +67,7 @@ impl Triangle {
     /// # Errors
     /// Where the weight is of another width.
     pub fn images(&self, weight: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
-        self.check(weight)?;
-        Ok(self.times(weight))
+        self.lower.multiplied(weight)
     }
 
     /// What these factors lose of a weight whose [`images`](Self::images) these are, `‖W L − left · (right · L)‖²`.
@@ -77,40 +75,7 @@ impl Triangle {
     /// # Errors
     /// Where the images are of another width, or the factors of another shape.
     pub fn lost(&self, images: ArrayView2<'_, f32>, factors: &Factors) -> Result<f64, DecomposeError> {
-        self.check(images)?;
-        self.check(factors.right.view())?;
-        error(images, factors.left.view(), self.times(factors.right.view()).view())
-    }
-
-    fn check(&self, weight: ArrayView2<'_, f32>) -> Result<(), DecomposeError> {
-        let n = self.entries.nrows();
-        if weight.ncols() == n { Ok(()) } else { Err(DecomposeError::Beyond { asked: weight.ncols(), available: n }) }
-    }
-
-    /// `X L`.
-    fn times(&self, x: ArrayView2<'_, f32>) -> Array2<f32> {
-        let (x, mut product) = (row_major(x), Array2::zeros(x.dim()));
-        let (rows, cols) = x.dim();
-        if let Some(to) = product.as_slice_mut() {
-            self.times_rows(viewed(&x), MatMut::from_row_major_slice_mut(to, rows, cols));
-        }
-        product
-    }
-
-    /// `to = X L`, some rows at a time.
-    fn times_rows(&self, x: MatRef<'_, f32>, to: MatMut<'_, f32>) {
-        if x.nrows() >= 2 * PART {
-            let half = (x.nrows() / 2).next_multiple_of(64);
-            let ((upper, lower), (first, second)) = (x.split_at_row(half), to.split_at_row_mut(half));
-            threads::join(|| self.times_rows(upper, first), || self.times_rows(lower, second));
-            return;
-        }
-        let (n, mut to) = (self.entries.ncols(), to);
-        for first in (0..n).step_by(COLUMNS) {
-            let width = COLUMNS.min(n - first);
-            let below = self.entries.submatrix(first, first, n - first, width);
-            products::replace(to.as_mut().subcols_mut(first, width), x.subcols(first, n - first), below);
-        }
+        error(images, factors.left.view(), self.lower.multiplied(factors.right.view())?.view())
     }
 }
 
@@ -166,9 +131,4 @@ pub fn left_vectors(a: ArrayView2<'_, f32>, v: ArrayView2<'_, f32>) -> Result<Ar
         vectors
     });
     Ok(Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |place| vectors[place]))
-}
-
-#[allow(clippy::cast_possible_truncation)] // the nearest number is what is wanted
-fn nearest(x: f64) -> f32 {
-    x as f32
 }

@@ -92,7 +92,7 @@ impl<T: Real> Lower<T> {
         &self.entries[j * self.size + first..(j + 1) * self.size]
     }
 
-    pub(super) fn column_mut(&mut self, j: usize, first: usize) -> &mut [T] {
+    pub(crate) fn column_mut(&mut self, j: usize, first: usize) -> &mut [T] {
         &mut self.entries[j * self.size + first..(j + 1) * self.size]
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Basis<'a> {
     Precise(Array2<f64>),
     /// To the precision of `f32`.
     Single(Array2<f32>),
-    /// Left singular vectors of `W L`, made when they are asked for.
+    /// Left singular vectors of `W L`, or eigenvectors of `W D Wᵀ`, made when they are asked for.
     Images { images: &'a Array2<f32>, decomposition: Box<dyn Decomposition + 'a> },
 }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use calabi_api::{DecomposeError, Decomposer, Shape};
-use calabi_svd::whitening::Triangle;
+use calabi_svd::whitening::{Halved, Triangle};
 use ndarray::Array2;
 
 use super::form::Form;
@@ -14,11 +14,12 @@ pub(crate) struct Rooted {
     form: Form,
     root: OnceLock<Array2<f64>>,
     triangle: OnceLock<Option<Triangle>>,
+    halved: OnceLock<Option<Halved>>,
 }
 
 impl Rooted {
     pub(crate) fn new(form: Form) -> Self {
-        Self { form, root: OnceLock::new(), triangle: OnceLock::new() }
+        Self { form, root: OnceLock::new(), triangle: OnceLock::new(), halved: OnceLock::new() }
     }
 
     pub(crate) fn form(&self) -> &Form {
@@ -29,6 +30,12 @@ impl Rooted {
     pub(crate) fn triangle(&self) -> Option<&Triangle> {
         let Form::Full(d) = &self.form else { return None };
         self.triangle.get_or_init(|| Triangle::of(d.view())).as_ref()
+    }
+
+    /// `T` of `D = T + Tᵀ`, in `f32`; none where the form is no full matrix, or out of range.
+    pub(crate) fn halved(&self) -> Option<&Halved> {
+        let Form::Full(d) = &self.form else { return None };
+        self.halved.get_or_init(|| Halved::of(d.view())).as_ref()
     }
 
     /// `L`, `n × n`: computed once, for all layers that share the input.

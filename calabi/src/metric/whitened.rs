@@ -1,14 +1,15 @@
-//! The quick route: singular values of `W L` in `f32`, for `D = L Lᵀ`, where they tell all that is asked.
+//! The quick route: `f32`, where it tells all that is asked. Singular values of `W L` for `D = L Lᵀ`; of weights that are far wider
+//! than tall, eigenvalues of `W D Wᵀ`, for which no root of `D` is taken.
 //!
-//! `W L` errs by 6e-8 of `‖W‖ ‖L‖` at most, hence the root of a loss does. Where the loss at the largest rank that may be
+//! Rounding is known as a share of `‖W‖` and `‖D‖` ([`Root::smallest_loss`]). Where the loss at the largest rank that may be
 //! asked for is not well above that, or losses in the metric that judges are a small difference of those in the
 //! metric that finds directions, nothing is found, and [`f64`](super::basis) is the way.
 
 use std::cell::OnceCell;
 
-use calabi_api::{DecomposeError, Decomposer, Factors, Rank, Shape, Side};
+use calabi_api::{DecomposeError, Decomposer, Decomposition, Factors, Rank, Shape, Side};
 use calabi_svd::dense::project;
-use calabi_svd::whitening::{Triangle, energy, error};
+use calabi_svd::whitening::{Halved, Triangle, energy, error};
 use ndarray::{Array1, Array2, ArrayView2};
 
 use super::Metric;
@@ -18,18 +19,93 @@ use super::judged::{Judged, times};
 /// Below this size `f64` costs next to nothing.
 const SMALLEST: usize = 192;
 
-/// What the root of a loss must be of `‖W‖ ‖L‖`: the rounding of `f32` is then 1/4000 of it.
-const ROOT: f64 = 2.4e-4;
+/// How many times as wide as tall a weight is whose outputs are cheaper than a root of the metric of its inputs.
+const WIDE: f64 = 1.5;
+
+/// What a loss must be of `‖W‖² ‖L‖²`: `W L` errs by 6e-8 of the root of that, the root of a loss then by 1/4000.
+const OF_ROOT: f64 = 5.8e-8;
+
+/// What a loss must be of `‖W‖² ‖D‖`: each entry of `W D Wᵀ` errs by 6e-8 of that at most, their sum then by 1/100, were all errors of
+/// one sign; seen were 1e-4 and less.
+const OF_OUTPUTS: f64 = 6e-6;
+
+/// `‖W‖² ‖D‖` beyond this, or below its inverse, may leave the range of `f32`.
+const MODEST: f64 = (1_u64 << 60) as f64;
 
 /// The share of a loss in the metric that finds directions which the judging metric must leave of it.
 const SHARE: f64 = 0.02;
 
-/// A room for `W L` of one weight in one metric, which stays as long as what was found in it.
+/// A room for `W L`, or `W T`, of one weight in one metric, which stays as long as what was found in it.
 pub(crate) type Room = OnceCell<Array2<f32>>;
+
+/// What a weight is multiplied with.
+enum Root<'m> {
+    /// `L` of `D = L Lᵀ`.
+    Triangle(&'m Triangle),
+    /// `T` of `D = T + Tᵀ`.
+    Halved(&'m Halved),
+}
+
+impl<'m> Root<'m> {
+    fn of(weight: ArrayView2<'_, f32>, energy: f64, metric: &'m Metric) -> Option<Self> {
+        if weight.ncols() as f64 >= WIDE * weight.nrows() as f64
+            && let Some(halved) = metric.find().halved()
+            && (MODEST.recip()..MODEST).contains(&(energy * halved.norm()))
+        {
+            return Some(Self::Halved(halved));
+        }
+        metric.find().triangle().map(Self::Triangle)
+    }
+
+    fn images(&self, weight: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
+        match self {
+            Self::Triangle(triangle) => triangle.images(weight),
+            Self::Halved(halved) => halved.images(weight),
+        }
+    }
+
+    /// The spectrum of the weight in the metric, and vectors; none where rounding made the metric indefinite.
+    fn decomposed<'a>(
+        &self,
+        weight: ArrayView2<'_, f32>,
+        images: &'a Array2<f32>,
+        decomposer: &dyn Decomposer,
+        limit: Rank,
+    ) -> Result<Option<Box<dyn Decomposition + 'a>>, DecomposeError> {
+        let outputs = match self {
+            Self::Triangle(_) => return decomposer.svd(images.view(), limit).map(Some),
+            Self::Halved(halved) => halved.outputs(weight, images.view())?,
+        };
+        match decomposer.eigh_for_losses(outputs.view(), limit) {
+            Err(DecomposeError::Indefinite { .. }) => Ok(None),
+            found => found.map(|found| Some(found as Box<dyn Decomposition + 'a>)),
+        }
+    }
+
+    fn lost(
+        &self,
+        weight: ArrayView2<'_, f32>,
+        images: &Array2<f32>,
+        factors: &Factors,
+    ) -> Result<f64, DecomposeError> {
+        match self {
+            Self::Triangle(triangle) => triangle.lost(images.view(), factors),
+            Self::Halved(halved) => halved.lost(weight, images.view(), factors),
+        }
+    }
+
+    /// The smallest loss of a weight of this energy that is told to 1/1000.
+    fn smallest_loss(&self, energy: f64) -> f64 {
+        match self {
+            Self::Triangle(triangle) => OF_ROOT * energy * triangle.energy(),
+            Self::Halved(halved) => OF_OUTPUTS * energy * halved.norm(),
+        }
+    }
+}
 
 /// What `f32` can tell about in a metric.
 struct Single<'m> {
-    triangle: &'m Triangle,
+    root: Root<'m>,
     judged: &'m Judged,
     /// The smallest loss that is told to 1/1000.
     smallest: f64,
@@ -39,17 +115,17 @@ impl<'m> Single<'m> {
     fn of(weight: ArrayView2<'_, f32>, metric: &'m Metric) -> Option<Self> {
         let large = weight.nrows().min(weight.ncols()) >= SMALLEST && weight.ncols() == metric.judge().size();
         let judged = metric.judged.as_ref().filter(|_| large)?;
-        let energy = energy(weight);
-        let triangle = metric.find().triangle().filter(|_| energy.is_finite())?;
-        Some(Self { triangle, judged, smallest: ROOT * ROOT * energy * triangle.energy() })
+        let energy = Some(energy(weight)).filter(|energy| energy.is_finite())?;
+        let root = Root::of(weight, energy, metric)?;
+        Some(Self { smallest: root.smallest_loss(energy), root, judged })
     }
 
-    /// `W L`, made once.
+    /// `W L` or `W T`, made once.
     fn images<'a>(&self, weight: ArrayView2<'_, f32>, room: &'a Room) -> Result<&'a Array2<f32>, DecomposeError> {
         if let Some(images) = room.get() {
             return Ok(images);
         }
-        let images = self.triangle.images(weight)?;
+        let images = self.root.images(weight)?;
         Ok(room.get_or_init(|| images))
     }
 
@@ -72,7 +148,7 @@ pub(super) fn factorize<'a>(
         return Ok(None);
     };
     let images = single.images(weight, room)?;
-    let decomposition = decomposer.svd(images.view(), limit)?;
+    let Some(decomposition) = single.root.decomposed(weight, images, decomposer, limit)? else { return Ok(None) };
     let spectrum = decomposition.spectrum().clone();
     let rest = spectrum.loss(limit.get());
     if !single.tells(rest, rest) {
@@ -102,7 +178,7 @@ fn of_mean(weight: ArrayView2<'_, f32>, mean: &Array1<f64>) -> f64 {
 }
 
 /// What factors lose in the metric that judges, without what is left of the mean, of which the error makes `of_mean`; none
-/// where `f32` does not tell. `room` holds `W L`, or will.
+/// where `f32` does not tell. `room` holds what `Single::images` makes, or will.
 pub(super) fn measured_loss(
     weight: ArrayView2<'_, f32>,
     factors: &Factors,
@@ -110,7 +186,7 @@ pub(super) fn measured_loss(
     of_mean: Option<&Array1<f64>>,
 ) -> Option<f64> {
     let single = Single::of(weight, metric)?;
-    let lost = single.triangle.lost(single.images(weight, room).ok()?.view(), factors).ok()?;
+    let lost = single.root.lost(weight, single.images(weight, room).ok()?, factors).ok()?;
     let judged = single.judged.lost(lost, || error(weight, factors.left.view(), factors.right.view()), of_mean).ok()?;
     single.tells(lost, judged).then_some(judged)
 }

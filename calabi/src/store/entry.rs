@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use calabi_api::{Basis, Rank, Side, Spectrum};
 use ndarray::Array2;
 
-use super::values::{put_f64, put_length};
+use super::values::{put_f32s, put_f64, put_length};
 use super::whole::{self, damaged};
 use crate::made::Finished;
 
@@ -99,10 +99,7 @@ fn write(to: &mut dyn Write, decomposed: &Decomposed, basis: &Basis) -> std::io:
         put_f64(to, *number)?;
     }
     to.write_all(remark.as_bytes())?;
-    for vector in basis.vectors.columns() {
-        to.write_all(&vector.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
-    }
-    Ok(())
+    put_f32s(to, basis.vectors.columns().into_iter().flatten())
 }
 
 /// Reads what stands before the vectors.

@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 
 use super::whole::damaged;
 
+/// Bytes that are written at a time.
+const TOGETHER: usize = 1 << 14;
+
 pub(super) fn put_length(to: &mut (impl Write + ?Sized), length: usize) -> std::io::Result<()> {
     to.write_all(&(length as u64).to_le_bytes())
 }
@@ -28,7 +31,16 @@ pub(super) fn put_f32s<'a>(
     to: &mut (impl Write + ?Sized),
     values: impl IntoIterator<Item = &'a f32>,
 ) -> std::io::Result<()> {
-    values.into_iter().try_for_each(|value| to.write_all(&value.to_le_bytes()))
+    let mut values = values.into_iter();
+    let mut bytes = Vec::with_capacity(TOGETHER);
+    loop {
+        values.by_ref().take(TOGETHER / 4).for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        to.write_all(&bytes)?;
+        bytes.clear();
+    }
 }
 
 pub(super) fn take_f32s(from: &mut impl Read, count: usize) -> std::io::Result<Vec<f32>> {

@@ -1,0 +1,174 @@
+//! Outputs of wide weights in the metric of their inputs: products with one half of a Gram matrix, of which no root is taken.
+
+use calabi_api::{DecomposeError, Factors};
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
+use pulp::Arch;
+
+use super::lower::LowerTriangle;
+use super::{MODEST, ROWS};
+use crate::dense::{product, row_major, viewed};
+use crate::weight::dot;
+use crate::{products, threads};
+
+/// `T` of `D = T + Tᵀ`, lower triangular, rounded to `f32`.
+///
+/// `W D Wᵀ = (W T) Wᵀ + W (W T)ᵀ`: a wide weight needs no more, and a root of `D`, in `f64`, would cost more than all of it. Unlike
+/// products with a root these do not square what is rounded: an entry errs by some 6e-8 of `‖w‖ ‖D‖ ‖w'‖`.
+///
+/// ```
+/// use calabi_api::Factors;
+/// use calabi_svd::whitening::Halved;
+/// use ndarray::array;
+///
+/// let halved = Halved::of(array![[4.0, 2.0], [2.0, 2.0]].view()).ok_or("out of range")?;
+/// let weight = array![[1.0_f32, 3.0]];
+/// let images = halved.images(weight.view())?;
+/// assert_eq!(images, array![[8.0, 3.0]]); // of [[2, 0], [2, 1]]
+/// assert_eq!(halved.outputs(weight.view(), images.view())?, array![[34.0]]);
+/// let first = Factors { left: array![[1.0]], right: array![[1.0, 0.0]], bias: None };
+/// assert_eq!(halved.lost(weight.view(), images.view(), &first)?, 18.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Halved {
+    lower: LowerTriangle,
+    /// `‖D‖`.
+    norm: f64,
+}
+
+impl Halved {
+    /// One half of a symmetric matrix (`n × n`, of which one triangle is read); none where it is far from one in scale.
+    #[must_use]
+    pub fn of(d: ArrayView2<'_, f64>) -> Option<Self> {
+        let (n, rows) = (d.ncols(), row_major(d));
+        let rows = || rows.as_slice().unwrap_or_default().chunks_exact(n.max(1));
+        let norm = Arch::new().dispatch(|| rows().map(|row| dot(row, row)).sum::<f64>()).sqrt();
+        if !d.is_square() || !(MODEST.recip()..MODEST).contains(&norm) {
+            return None;
+        }
+        let from_diagonal = rows().enumerate().map(|(j, row)| &row[j..]);
+        Some(Self { lower: LowerTriangle::of(n, from_diagonal).with_half_diagonal(), norm })
+    }
+
+    /// `‖D‖`.
+    #[must_use]
+    pub fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// `W T` of a weight of `m × n`.
+    ///
+    /// # Errors
+    /// Where the weight is of another width.
+    pub fn images(&self, weight: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
+        self.lower.multiplied(weight)
+    }
+
+    /// `W D Wᵀ`, `m × m`, of a weight whose [`images`](Self::images) these are.
+    ///
+    /// # Errors
+    /// Where both are of other shapes.
+    pub fn outputs(
+        &self,
+        weight: ArrayView2<'_, f32>,
+        images: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f64>, DecomposeError> {
+        check(weight, images)?;
+        let (weight, images) = (row_major(weight), row_major(images));
+        let half = products::product(viewed(&images), viewed(&weight).transpose());
+        let entry = |i, j| f64::from(half[(i, j)]) + f64::from(half[(j, i)]);
+        Ok(Array2::from_shape_fn((weight.nrows(), weight.nrows()), |(i, j)| entry(i, j)))
+    }
+
+    /// What these factors lose of a weight whose [`images`](Self::images) these are, `tr(E D Eᵀ)` for
+    /// `E = W − left · right`, a block of rows at a time.
+    ///
+    /// # Errors
+    /// Where the factors, or weight and images, are of other shapes.
+    pub fn lost(
+        &self,
+        weight: ArrayView2<'_, f32>,
+        images: ArrayView2<'_, f32>,
+        factors: &Factors,
+    ) -> Result<f64, DecomposeError> {
+        check(weight, images)?;
+        if factors.left.dim() != (weight.nrows(), factors.right.nrows()) {
+            return Err(DecomposeError::Beyond { asked: factors.left.nrows(), available: weight.nrows() });
+        }
+        let right_images = self.lower.multiplied(factors.right.view())?;
+        let (right, right_images) = (row_major(factors.right.view()), row_major(right_images.view()));
+        let error = |whole: Rows<'_>, left: &Block<'_>, right: &Block<'_>| {
+            let mut error = product(viewed(left), viewed(right));
+            error.zip_mut_with(&whole, |kept, &whole| *kept = whole - *kept);
+            error
+        };
+        let lost = |((weight, images), left): ((Rows<'_>, Rows<'_>), Rows<'_>)| {
+            let left = row_major(left);
+            inner(&error(weight, &left, &right), &error(images, &left, &right_images))
+        };
+        let left = factors.left.axis_chunks_iter(Axis(0), ROWS);
+        let each = weight.axis_chunks_iter(Axis(0), ROWS).zip(images.axis_chunks_iter(Axis(0), ROWS)).zip(left);
+        Ok(2.0 * threads::map(each.collect(), &lost).into_iter().sum::<f64>())
+    }
+}
+
+/// Some rows of a matrix.
+type Rows<'a> = ArrayView2<'a, f32>;
+
+/// The same, in standard layout.
+type Block<'a> = CowArray<'a, f32, Ix2>;
+
+/// `tr(Aᵀ B)`, in `f64`.
+fn inner(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
+    let strands = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    let (a, b) = (a.as_slice().unwrap_or_default(), b.as_slice().unwrap_or_default());
+    a.chunks(64).zip(b.chunks(64)).map(strands).sum()
+}
+
+fn check(weight: ArrayView2<'_, f32>, images: ArrayView2<'_, f32>) -> Result<(), DecomposeError> {
+    if weight.dim() == images.dim() {
+        return Ok(());
+    }
+    Err(DecomposeError::Beyond { asked: images.nrows(), available: weight.nrows() })
+}
+
+#[cfg(test)]
+mod tests {
+    use calabi_testing::matrices::{gaussian, rounded};
+
+    use super::*;
+
+    /// What `f64` makes of the same, also where the matrix is singular or indefinite: no root is taken.
+    #[test]
+    fn outputs_and_losses_are_those_of_the_whole_matrix() {
+        for (m, n, tokens, seed) in [(40, 90, 200, 1), (300, 310, 50, 2), (7, 1, 9, 3)] {
+            let inputs = gaussian(tokens, n, seed);
+            let d = inputs.t().dot(&inputs) - 0.1 * Array2::<f64>::eye(n);
+            let weight = rounded(&gaussian(m, n, seed ^ 8));
+            let wide = weight.mapv(f64::from);
+            let halved = Halved::of(d.view()).unwrap();
+            let images = halved.images(weight.view()).unwrap();
+            let outputs = halved.outputs(weight.view(), images.view()).unwrap();
+            let wanted = wide.dot(&d).dot(&wide.t());
+            let largest = wanted.iter().fold(0.0, |max: f64, v| max.max(v.abs()));
+            assert!((&outputs - &wanted).iter().all(|off| off.abs() < 3e-6 * largest), "{m}x{n}");
+            let (left, right) = (rounded(&gaussian(m, 5, seed ^ 16)), rounded(&gaussian(5, n, seed ^ 32)));
+            let error = &wide - &left.mapv(f64::from).dot(&right.mapv(f64::from));
+            let lost = halved.lost(weight.view(), images.view(), &Factors { left, right, bias: None }).unwrap();
+            let wanted = (&error.dot(&d) * &error).sum();
+            assert!((lost / wanted - 1.0).abs() < 1e-5, "{m}x{n}: {lost} for {wanted}");
+        }
+    }
+
+    #[test]
+    fn other_shapes_and_scales_are_refused() {
+        let d = Array2::<f64>::eye(4);
+        assert!(Halved::of((1e30 * &d).view()).is_none() && Halved::of((0.0 * &d).view()).is_none());
+        assert!(Halved::of((f64::NAN * &d).view()).is_none() && Halved::of(Array2::ones((4, 3)).view()).is_none());
+        let halved = Halved::of(d.view()).unwrap();
+        assert!(halved.images(Array2::ones((2, 5)).view()).is_err());
+        assert!(halved.outputs(Array2::ones((2, 4)).view(), Array2::ones((3, 4)).view()).is_err());
+        let wrong = Factors { left: Array2::ones((2, 3)), right: Array2::ones((2, 4)), bias: None };
+        assert!(halved.lost(Array2::ones((2, 4)).view(), Array2::ones((2, 4)).view(), &wrong).is_err());
+    }
+}
