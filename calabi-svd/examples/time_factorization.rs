@@ -3,7 +3,8 @@
 //! ```text
 //! time_factorization KIND ROWS COLS RANK [FILE]
 //! ```
-//! `KIND` is `faer`, `full`, `randomized` or `lapack`, or `whitened`: `faer` in the metric of the weight's own rows. `FILE` holds `ROWS × COLS` little-endian `f32`, row by row; without it
+//! `KIND` is `faer`, `full`, `randomized` or `lapack`, or `whitened` and `halved`: `faer` in the metric of the
+//! weight's own rows, by a root of it or by one half. `FILE` holds `ROWS × COLS` little-endian `f32`, row by row; without it
 //! the matrix is made from a seed. Each line on standard input starts one round, a number one on so many threads; each round prints a line of JSON.
 
 use std::error::Error;
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use calabi_api::{Basis, DType, Decomposer, Factors, Rank, Side};
 use calabi_svd::dense::project;
-use calabi_svd::whitening::{Triangle, energy, left_vectors};
+use calabi_svd::whitening::{Halved, Triangle, energy, left_vectors};
 use calabi_svd::{Accuracy, Faer, Lapack, Randomized, inside};
 use ndarray::{Array2, ArrayView2};
 use rustix::time::{ClockId, clock_gettime};
@@ -27,11 +28,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let weight = weight((rows.parse()?, cols.parse()?), file.first())?;
     let rank = Rank::new(rank.parse()?).ok_or("a rank is at least 1")?;
-    let root = if kind == "whitened" { Some(metric_of(&weight)?) } else { None };
-    let decomposer = decomposer(if root.is_some() { "faer" } else { kind })?;
-    let round = || match &root {
-        Some(root) => round_in_metric(&*decomposer, root, weight.view(), rank).map_err(|error| error.to_string()),
-        None => round(&*decomposer, weight.view(), rank).map_err(|error| error.to_string()),
+    let in_metric = ["whitened", "halved"].contains(&kind.as_str());
+    let decomposer = decomposer(if in_metric { "faer" } else { kind })?;
+    let metric = if in_metric { metric_of(&weight) } else { Array2::zeros((0, 0)) };
+    let round = || {
+        let done = match kind.as_str() {
+            "whitened" => round_by_root(&*decomposer, metric.view(), weight.view(), rank),
+            "halved" => round_by_half(&*decomposer, metric.view(), weight.view(), rank),
+            _ => round(&*decomposer, weight.view(), rank),
+        };
+        done.map_err(|error| error.to_string())
     };
     for line in std::io::stdin().lock().lines() {
         let said = match line?.trim().parse() {
@@ -44,10 +50,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// `Aᵀ A + I`, a metric that is far from the identity.
-fn metric_of(weight: &Array2<f32>) -> Result<Triangle, Box<dyn Error>> {
+fn metric_of(weight: &Array2<f32>) -> Array2<f64> {
     let wide = weight.mapv(f64::from);
-    let metric = wide.t().dot(&wide) + Array2::<f64>::eye(weight.ncols());
-    Ok(Triangle::of(metric.view()).ok_or("the metric is not positive definite")?)
+    wide.t().dot(&wide) + Array2::<f64>::eye(weight.ncols())
 }
 
 fn decomposer(kind: &str) -> Result<Box<dyn Decomposer>, Box<dyn Error>> {
@@ -95,22 +100,46 @@ fn round(decomposer: &dyn Decomposer, weight: ArrayView2<'_, f32>, rank: Rank) -
     Ok(format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {error:.6}, "remark": "{remark}"}}"#))
 }
 
-/// The same in a metric: images, their singular values, factors, and what they lose.
-fn round_in_metric(
+/// The same in a metric: its root, images, their singular values, factors, and what they lose.
+fn round_by_root(
     decomposer: &dyn Decomposer,
-    root: &Triangle,
+    metric: ArrayView2<'_, f64>,
     weight: ArrayView2<'_, f32>,
     rank: Rank,
 ) -> Result<String, Box<dyn Error>> {
     let (wall, cpu) = (Instant::now(), cpu_seconds());
+    let root = Triangle::of(metric).ok_or("the metric is not positive definite")?;
     let images = root.images(weight)?;
     let Basis { side, vectors } = decomposer.svd(images.view(), rank)?.basis(rank)?;
     let left = if side == Side::Left { vectors } else { left_vectors(images.view(), vectors.view())? };
     let factors = project(weight, Basis { side: Side::Left, vectors: left })?;
     let lost = root.lost(images.view(), &factors)?;
+    Ok(said((wall, cpu), lost / energy(images.view())))
+}
+
+/// The same by one half of the metric: outputs, their eigenvalues, factors, and what they lose.
+fn round_by_half(
+    decomposer: &dyn Decomposer,
+    metric: ArrayView2<'_, f64>,
+    weight: ArrayView2<'_, f32>,
+    rank: Rank,
+) -> Result<String, Box<dyn Error>> {
+    let (wall, cpu) = (Instant::now(), cpu_seconds());
+    let halved = Halved::of(metric).ok_or("the metric is out of range")?;
+    let images = halved.images(weight)?;
+    let outputs = halved.outputs(weight, images.view())?;
+    if halved.rounding(metric, weight, outputs.view())? > outputs.diag().sum() {
+        return Err("the outputs are rounding".into());
+    }
+    let decomposition = decomposer.eigh_for_losses(outputs.view(), rank)?;
+    let factors = project(weight, decomposition.basis(rank)?)?;
+    let lost = halved.lost(metric, weight, images.view(), &factors)?;
+    Ok(said((wall, cpu), lost.weighed / outputs.diag().sum()))
+}
+
+fn said((wall, cpu): (Instant, f64), lost: f64) -> String {
     let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
-    let error = (lost / energy(images.view())).sqrt();
-    Ok(format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {error:.6}, "remark": ""}}"#))
+    format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {:.6}, "remark": ""}}"#, lost.sqrt())
 }
 
 /// What this thread has run, in seconds. Everything timed here runs on one thread.

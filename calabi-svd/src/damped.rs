@@ -16,11 +16,11 @@ use crate::weight::{Weight, add_multiple, dot};
 
 /// Rows that tell whether a look at all of them is worth its time.
 const SAMPLED: usize = 32;
-/// Passes over these rows.
-const SAMPLE_PASSES: usize = 3;
-/// The share of the energy that the first direction must have in them.
+/// Passes over these rows, or over a Gram matrix, before the share is looked at.
+const FIRST_PASSES: usize = 3;
+/// The share of the energy that the first direction must have then.
 const SHARE: f64 = 0.4;
-/// Passes over the whole weight.
+/// Passes over the whole matrix after that.
 const PASSES: usize = 4;
 /// `ρ`, at most.
 const RESIDUAL: f64 = 1e-3;
@@ -113,7 +113,7 @@ fn leading(weight: &Weight<'_>) -> Option<Leading> {
     let sample: Vec<&[f32]> = weight.rows().step_by(every).collect();
     let mut rows = signs(sample.first()?.len());
     let mut squares = [0.0; 2];
-    for _ in 0..SAMPLE_PASSES {
+    for _ in 0..FIRST_PASSES {
         squares = pass(sample.iter().copied(), &mut rows).0;
     }
     let energy: f64 = sample.iter().map(|row| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>()).sum();

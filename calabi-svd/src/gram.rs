@@ -1,5 +1,6 @@
 //! The Gram route: eigenpairs of the Gram matrix of the smaller side, formed in `f64`, or in `f32` where that is enough.
 
+use crate::cholesky;
 use crate::damped::{Damped, DampedGram, Damping, SymmetricRows};
 use crate::eigen::Eigen;
 use crate::exact::{SINGLE, has_energy};
@@ -49,8 +50,12 @@ pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Single
     damped.or_else(|| solve_evenly(weight, kept))
 }
 
-/// As [`solve_in_single`], of a Gram matrix; values are roots of eigenvalues of the scaled one.
+/// As [`solve_in_single`], of what should be a Gram matrix; values are roots of eigenvalues of the scaled one.
 pub(crate) fn solve_symmetric_in_single(rows: &SymmetricRows<'_>, kept: usize) -> Option<Single> {
+    // All eigenvalues tell by their sum whether some are negative; leading ones do not.
+    if partial::pays(rows.size(), kept) && !is_semidefinite(rows.lower()) {
+        return None;
+    }
     let damped = rows
         .damped()
         .and_then(|DampedGram { gram, energy, damping }| undamped(solve_gram(gram, kept, energy)?, energy, &damping));
@@ -88,6 +93,16 @@ fn solve_gram(mut gram: Lower<f32>, kept: usize, energy: f64) -> Option<Single> 
     let eigen = Eigen::of(gram)?;
     let told = is_told(eigen.values());
     told.then(|| Single::All(Solved { values: roots(eigen.values()), smaller: Smaller::Single(eigen) }))
+}
+
+/// Whether no eigenvalue is negative, but for rounding.
+fn is_semidefinite(mut gram: Lower<f32>) -> bool {
+    let trace: f32 = (0..gram.size).filter_map(|j| gram.column(j, j).first()).sum();
+    let rounding = f32::EPSILON * (gram.size as f32).sqrt() * trace;
+    for j in 0..gram.size {
+        gram.column_mut(j, j).iter_mut().take(1).for_each(|entry| *entry += rounding);
+    }
+    cholesky::factor(gram.as_mut()).is_ok()
 }
 
 /// The Gram matrix of the smaller side, in `f32`.

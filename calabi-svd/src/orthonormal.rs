@@ -1,4 +1,4 @@
-//! Orthonormal columns by Householder reflections, or by a Cholesky factor where they nearly are so already.
+//! Orthonormal columns by Householder reflections, or by Cholesky factors of the products of columns.
 
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::householder::{
@@ -37,27 +37,33 @@ pub(crate) fn orthonormal<T: ComplexField>(mut x: Mat<T>) -> Mat<T> {
 
 /// As [`orthonormal`], each column on its own side, by Cholesky factors of the products of columns, twice: half the work. None
 /// where the columns are too near to being dependent.
-pub(crate) fn orthonormal_by_products(mut x: Mat<f32>) -> Option<Mat<f32>> {
+pub(crate) fn orthonormal_by_products(x: Mat<f32>) -> Option<Mat<f32>> {
+    let products = products_of_columns(&x);
+    nearly_orthonormal(divided(x, products)?)
+}
+
+fn products_of_columns(x: &Mat<f32>) -> Mat<f32> {
     let mut products = Mat::zeros(x.ncols(), x.ncols());
     add_gram(products.as_mut(), x.transpose());
+    products
+}
+
+/// `X L⁻ᵀ` for products `L Lᵀ`.
+fn divided(mut x: Mat<f32>, mut products: Mat<f32>) -> Option<Mat<f32>> {
     cholesky::factor(products.as_mut()).ok()?;
     solve_lower_triangular_in_place(products.as_ref(), x.transpose_mut(), Par::Seq);
-    nearly_orthonormal(x)
+    Some(x)
 }
 
 /// Columns of length one that are nearly orthogonal, made so to rounding: column `i` is what it adds to the ones before it, on
 /// the same side. None where they are not nearly orthogonal.
-pub(crate) fn nearly_orthonormal(mut x: Mat<f32>) -> Option<Mat<f32>> {
-    let r = x.ncols();
-    let mut products = Mat::zeros(r, r);
-    add_gram(products.as_mut(), x.transpose());
+pub(crate) fn nearly_orthonormal(x: Mat<f32>) -> Option<Mat<f32>> {
+    let (r, products) = (x.ncols(), products_of_columns(&x));
     let off = (0..r).map(|j| products.col(j).subrows(j + 1, r - j - 1).squared_norm_l2()).sum::<f32>().sqrt();
     if !(off < NEARLY && (0..r).all(|j| (products[(j, j)] - 1.0).abs() < NEARLY)) {
         return None;
     }
-    cholesky::factor(products.as_mut()).ok()?;
-    solve_lower_triangular_in_place(products.as_ref(), x.transpose_mut(), Par::Seq);
-    Some(x)
+    divided(x, products)
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ const SHARE: usize = 5;
 /// The width of a block is a multiple of it: as many rows as kernels of products take at a time (AVX2, `f32`).
 const MULTIPLE: usize = 24;
 
+/// The width of the narrowest blocks.
+const NARROWEST: usize = 8;
+
 /// Blocks after which it is seen what the subspace captures, one after the other until two gains are known.
 const SEEN_FROM: usize = 7;
 
@@ -60,7 +63,8 @@ pub(crate) fn leading(
     enough: impl Fn(&[f64]) -> bool,
 ) -> Option<Leading> {
     matrix.mirror();
-    let width = kept.div_ceil(SHARE).next_multiple_of(MULTIPLE);
+    let width = kept.div_ceil(SHARE);
+    let width = if width <= NARROWEST { NARROWEST } else { width.next_multiple_of(MULTIPLE) };
     let mut krylov = Krylov::begin(matrix.as_ref(), width, MOST);
     let mut progress = Progress::default();
     let mut blocks = SEEN_FROM;

@@ -2,6 +2,7 @@
 
 mod halved;
 mod lower;
+mod probes;
 
 use calabi_api::{DecomposeError, Factors};
 use ndarray::{Array2, ArrayView2, Axis};
@@ -12,7 +13,7 @@ use crate::orthonormal::{nearly_orthonormal, orthonormal};
 use crate::weight::measured;
 use crate::{products, signs, threads};
 
-pub use self::halved::Halved;
+pub use self::halved::{Halved, Lost};
 
 /// Rows of an error that are weighed at a time.
 const ROWS: usize = 256;

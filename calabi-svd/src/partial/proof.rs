@@ -11,6 +11,7 @@ use faer::Mat;
 use super::krylov::Ritz;
 use crate::cholesky;
 use crate::products::add_gram;
+use crate::real::Real;
 use crate::tridiagonal::Lower;
 
 /// The share of what may be missing that raises the last vectors to a common `t`.
@@ -34,13 +35,13 @@ pub(super) fn is_bounded(matrix: &Lower<f32>, ritz: &Ritz, allowed: f64) -> bool
     let even = ALIKE / ritz.values.len() as f64;
     let raise = |residual: &f64| (1.0 - RAISED) * allowed * (even + (1.0 - ALIKE) * residual / residuals);
     let above = |(value, residual): (&f64, &f64)| (value + raise(residual) - level).max(0.0);
-    let weights: Vec<f32> = ritz.values.iter().zip(&ritz.residuals).map(|pair| nearest(above(pair).sqrt())).collect();
+    let weights: Vec<f32> = ritz.values.iter().zip(&ritz.residuals).map(|pair| Real::of(above(pair).sqrt())).collect();
     let counted = weights.iter().rposition(|&weight| weight > 0.0).map_or(0, |last| last + 1);
     let scaled = Mat::from_fn(matrix.size, counted, |i, j| ritz.vectors[(i, j)] * weights[j]);
     let rounding = ROUNDING * (level * (matrix.size as f64).sqrt() + first);
     let mut left = negated(matrix);
     add_gram(left.as_mut(), scaled.as_ref());
-    add_to_diagonal(&mut left, nearest(level - rounding));
+    add_to_diagonal(&mut left, Real::of(level - rounding));
     cholesky::factor(left.as_mut()).is_ok()
 }
 
@@ -66,11 +67,6 @@ fn level(values: &[f64], by: f64) -> f64 {
         level = sum / f64::from(count);
     }
     level
-}
-
-#[allow(clippy::cast_possible_truncation)] // the nearest number is what is wanted
-fn nearest(x: f64) -> f32 {
-    x as f32
 }
 
 #[cfg(test)]

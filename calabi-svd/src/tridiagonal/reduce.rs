@@ -88,7 +88,7 @@ impl<T: Real> Lower<T> {
     }
 
     /// Column `j` from row `first` on.
-    pub(super) fn column(&self, j: usize, first: usize) -> &[T] {
+    pub(crate) fn column(&self, j: usize, first: usize) -> &[T] {
         &self.entries[j * self.size + first..(j + 1) * self.size]
     }
 

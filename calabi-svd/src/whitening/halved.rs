@@ -5,28 +5,34 @@ use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
 use pulp::Arch;
 
 use super::lower::LowerTriangle;
-use super::{MODEST, ROWS};
+use super::probes::Probes;
+use super::{MODEST, ROWS, energy};
 use crate::dense::{product, row_major, viewed};
 use crate::weight::dot;
 use crate::{products, threads};
 
-/// `T` of `D = T + Tᵀ`, lower triangular, rounded to `f32`.
+/// A symmetric `D`, and `T` of `D = T + Tᵀ`, lower triangular, rounded to `f32`.
 ///
 /// `W D Wᵀ = (W T) Wᵀ + W (W T)ᵀ`: a wide weight needs no more, and a root of `D`, in `f64`, would cost more than all of it. Unlike
-/// products with a root these do not square what is rounded: an entry errs by some 6e-8 of `‖w‖ ‖D‖ ‖w'‖`.
+/// products with a root these are not squares: rounding is known of each only after it was made, by a few products with
+/// vectors, in `f64`.
 ///
 /// ```
 /// use calabi_api::Factors;
 /// use calabi_svd::whitening::Halved;
 /// use ndarray::array;
 ///
-/// let halved = Halved::of(array![[4.0, 2.0], [2.0, 2.0]].view()).ok_or("out of range")?;
+/// let d = array![[4.0, 2.0], [2.0, 2.0]];
+/// let halved = Halved::of(d.view()).ok_or("out of range")?;
 /// let weight = array![[1.0_f32, 3.0]];
 /// let images = halved.images(weight.view())?;
 /// assert_eq!(images, array![[8.0, 3.0]]); // of [[2, 0], [2, 1]]
-/// assert_eq!(halved.outputs(weight.view(), images.view())?, array![[34.0]]);
+/// let outputs = halved.outputs(weight.view(), images.view())?;
+/// assert_eq!(outputs, array![[34.0]]);
+/// assert_eq!(halved.rounding(d.view(), weight.view(), outputs.view())?, 0.0);
 /// let first = Factors { left: array![[1.0]], right: array![[1.0, 0.0]], bias: None };
-/// assert_eq!(halved.lost(weight.view(), images.view(), &first)?, 18.0);
+/// let lost = halved.lost(d.view(), weight.view(), images.view(), &first)?;
+/// assert_eq!((lost.weighed, lost.plain, lost.rounding), (18.0, 9.0, 0.0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -36,18 +42,28 @@ pub struct Halved {
     norm: f64,
 }
 
+/// What factors lose of a weight, for the error `E = W − left · right`.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost {
+    /// `tr(E D Eᵀ)`.
+    pub weighed: f64,
+    /// `‖E‖²`.
+    pub plain: f64,
+    /// By how much `weighed` is off, typically.
+    pub rounding: f64,
+}
+
 impl Halved {
-    /// One half of a symmetric matrix (`n × n`, of which one triangle is read); none where it is far from one in scale.
+    /// One half of a symmetric matrix (`n × n`); none where it is far from one in scale.
     #[must_use]
     pub fn of(d: ArrayView2<'_, f64>) -> Option<Self> {
-        let (n, rows) = (d.ncols(), row_major(d));
-        let rows = || rows.as_slice().unwrap_or_default().chunks_exact(n.max(1));
-        let norm = Arch::new().dispatch(|| rows().map(|row| dot(row, row)).sum::<f64>()).sqrt();
+        let d = row_major(d);
+        let norm = Arch::new().dispatch(|| rows(&d).map(|row| dot(row, row)).sum::<f64>()).sqrt();
         if !d.is_square() || !(MODEST.recip()..MODEST).contains(&norm) {
             return None;
         }
-        let from_diagonal = rows().enumerate().map(|(j, row)| &row[j..]);
-        Some(Self { lower: LowerTriangle::of(n, from_diagonal).with_half_diagonal(), norm })
+        let from_diagonal = rows(&d).enumerate().map(|(j, row)| &row[j..]);
+        Some(Self { lower: LowerTriangle::of(d.ncols(), from_diagonal).with_half_diagonal(), norm })
     }
 
     /// `‖D‖`.
@@ -67,31 +83,50 @@ impl Halved {
     /// `W D Wᵀ`, `m × m`, of a weight whose [`images`](Self::images) these are.
     ///
     /// # Errors
-    /// Where both are of other shapes.
+    /// Where one of them is of another shape.
     pub fn outputs(
         &self,
         weight: ArrayView2<'_, f32>,
         images: ArrayView2<'_, f32>,
     ) -> Result<Array2<f64>, DecomposeError> {
-        check(weight, images)?;
+        self.check(weight, images.dim())?;
         let (weight, images) = (row_major(weight), row_major(images));
         let half = products::product(viewed(&images), viewed(&weight).transpose());
         let entry = |i, j| f64::from(half[(i, j)]) + f64::from(half[(j, i)]);
         Ok(Array2::from_shape_fn((weight.nrows(), weight.nrows()), |(i, j)| entry(i, j)))
     }
 
-    /// What these factors lose of a weight whose [`images`](Self::images) these are, `tr(E D Eᵀ)` for
-    /// `E = W − left · right`, a block of rows at a time.
+    /// How far these [`outputs`](Self::outputs) are from `W D Wᵀ`, in the Frobenius norm; an estimate, seldom off by a factor
+    /// of two.
     ///
     /// # Errors
-    /// Where the factors, or weight and images, are of other shapes.
+    /// Where one of them is of another shape.
+    pub fn rounding(
+        &self,
+        d: ArrayView2<'_, f64>,
+        weight: ArrayView2<'_, f32>,
+        outputs: ArrayView2<'_, f64>,
+    ) -> Result<f64, DecomposeError> {
+        self.check(weight, weight.dim())?;
+        let (d, weight, outputs) = (row_major(d), row_major(weight), row_major(outputs));
+        let signs = Probes::signs(weight.nrows());
+        let inputs = signs.times_transposed(rows(&weight), weight.ncols());
+        let exact = inputs.times(rows(&d)).times(rows(&weight));
+        Ok(signs.times(rows(&outputs)).minus(&exact).typical_norm())
+    }
+
+    /// What these factors lose of a weight whose [`images`](Self::images) these are, a block of rows at a time.
+    ///
+    /// # Errors
+    /// Where one of them is of another shape.
     pub fn lost(
         &self,
+        d: ArrayView2<'_, f64>,
         weight: ArrayView2<'_, f32>,
         images: ArrayView2<'_, f32>,
         factors: &Factors,
-    ) -> Result<f64, DecomposeError> {
-        check(weight, images)?;
+    ) -> Result<Lost, DecomposeError> {
+        self.check(weight, images.dim())?;
         if factors.left.dim() != (weight.nrows(), factors.right.nrows()) {
             return Err(DecomposeError::Beyond { asked: factors.left.nrows(), available: weight.nrows() });
         }
@@ -100,15 +135,33 @@ impl Halved {
         let error = |whole: Rows<'_>, left: &Block<'_>, right: &Block<'_>| {
             let mut error = product(viewed(left), viewed(right));
             error.zip_mut_with(&whole, |kept, &whole| *kept = whole - *kept);
-            error
+            Block::from(error)
         };
+        let signs = Probes::signs(weight.ncols());
         let lost = |((weight, images), left): ((Rows<'_>, Rows<'_>), Rows<'_>)| {
             let left = row_major(left);
-            inner(&error(weight, &left, &right), &error(images, &left, &right_images))
+            let (errors, their_images) = (error(weight, &left, &right), error(images, &left, &right_images));
+            let seen = (signs.times(rows(&errors)), signs.times(rows(&their_images)));
+            (inner(&errors, &their_images), energy(errors.view()), seen)
         };
         let left = factors.left.axis_chunks_iter(Axis(0), ROWS);
         let each = weight.axis_chunks_iter(Axis(0), ROWS).zip(images.axis_chunks_iter(Axis(0), ROWS)).zip(left);
-        Ok(2.0 * threads::map(each.collect(), &lost).into_iter().sum::<f64>())
+        let each = threads::map(each.collect(), &lost);
+        let (half, plain) = each.iter().fold((0.0, 0.0), |(half, plain), part| (half + part.0, plain + part.1));
+        let (errors, their_images): (Vec<_>, Vec<_>) = each.into_iter().map(|(_, _, seen)| seen).unzip();
+        let exact = signs.times_half(rows(&row_major(d)));
+        let kept = exact.times(rows(&right)).times(rows(&row_major(factors.left.view())));
+        let exact = exact.times(rows(&row_major(weight))).minus(&kept);
+        let off = Probes::joined(their_images).minus(&exact);
+        let rounding = 2.0 * Probes::joined(errors).typical_product(&off);
+        Ok(Lost { weighed: 2.0 * half, plain, rounding })
+    }
+
+    fn check(&self, weight: ArrayView2<'_, f32>, images: (usize, usize)) -> Result<(), DecomposeError> {
+        if weight.ncols() == self.lower.size() && weight.dim() == images {
+            return Ok(());
+        }
+        Err(DecomposeError::Beyond { asked: weight.ncols(), available: self.lower.size() })
     }
 }
 
@@ -118,18 +171,16 @@ type Rows<'a> = ArrayView2<'a, f32>;
 /// The same, in standard layout.
 type Block<'a> = CowArray<'a, f32, Ix2>;
 
+/// The rows of a matrix in standard layout.
+fn rows<'a, T: Clone>(x: &'a CowArray<'_, T, Ix2>) -> impl Iterator<Item = &'a [T]> {
+    x.as_slice().unwrap_or_default().chunks_exact(x.ncols().max(1))
+}
+
 /// `tr(Aᵀ B)`, in `f64`.
-fn inner(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
+fn inner(a: &Block<'_>, b: &Block<'_>) -> f64 {
     let strands = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     let (a, b) = (a.as_slice().unwrap_or_default(), b.as_slice().unwrap_or_default());
     a.chunks(64).zip(b.chunks(64)).map(strands).sum()
-}
-
-fn check(weight: ArrayView2<'_, f32>, images: ArrayView2<'_, f32>) -> Result<(), DecomposeError> {
-    if weight.dim() == images.dim() {
-        return Ok(());
-    }
-    Err(DecomposeError::Beyond { asked: images.nrows(), available: weight.nrows() })
 }
 
 #[cfg(test)]
@@ -154,9 +205,15 @@ mod tests {
             assert!((&outputs - &wanted).iter().all(|off| off.abs() < 3e-6 * largest), "{m}x{n}");
             let (left, right) = (rounded(&gaussian(m, 5, seed ^ 16)), rounded(&gaussian(5, n, seed ^ 32)));
             let error = &wide - &left.mapv(f64::from).dot(&right.mapv(f64::from));
-            let lost = halved.lost(weight.view(), images.view(), &Factors { left, right, bias: None }).unwrap();
+            let off = (&outputs - &wanted).iter().map(|v| v * v).sum::<f64>().sqrt();
+            let said = halved.rounding(d.view(), weight.view(), outputs.view()).unwrap();
+            assert!((0.3 * off..=3.0 * off).contains(&said), "{m}x{n}: {said:e} for {off:e}");
+            let factors = Factors { left, right, bias: None };
+            let lost = halved.lost(d.view(), weight.view(), images.view(), &factors).unwrap();
             let wanted = (&error.dot(&d) * &error).sum();
-            assert!((lost / wanted - 1.0).abs() < 1e-5, "{m}x{n}: {lost} for {wanted}");
+            assert!((lost.weighed / wanted - 1.0).abs() < 1e-5, "{m}x{n}: {lost:?} for {wanted}");
+            assert!((lost.weighed - wanted).abs() < 4.0 * lost.rounding, "{m}x{n}: {lost:?} for {wanted}");
+            assert!((lost.plain / (&error * &error).sum() - 1.0).abs() < 1e-5, "{m}x{n}");
         }
     }
 
@@ -168,7 +225,11 @@ mod tests {
         let halved = Halved::of(d.view()).unwrap();
         assert!(halved.images(Array2::ones((2, 5)).view()).is_err());
         assert!(halved.outputs(Array2::ones((2, 4)).view(), Array2::ones((3, 4)).view()).is_err());
-        let wrong = Factors { left: Array2::ones((2, 3)), right: Array2::ones((2, 4)), bias: None };
-        assert!(halved.lost(Array2::ones((2, 4)).view(), Array2::ones((2, 4)).view(), &wrong).is_err());
+        assert!(halved.outputs(Array2::ones((2, 5)).view(), Array2::ones((2, 5)).view()).is_err());
+        let factors = |r: usize| Factors { left: Array2::ones((2, 3)), right: Array2::ones((r, 4)), bias: None };
+        for (width, r) in [(4, 2), (5, 3)] {
+            let weight = Array2::ones((2, width));
+            assert!(halved.lost(d.view(), weight.view(), weight.view(), &factors(r)).is_err());
+        }
     }
 }

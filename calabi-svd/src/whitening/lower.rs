@@ -5,6 +5,7 @@ use faer::{Mat, MatMut, MatRef};
 use ndarray::{Array2, ArrayView2};
 
 use crate::dense::{row_major, viewed};
+use crate::real::Real;
 use crate::{products, threads};
 
 /// Rows of a weight that are multiplied at a time, where it has twice as many.
@@ -21,12 +22,11 @@ pub(super) struct LowerTriangle {
 
 impl LowerTriangle {
     /// The matrix with these columns, each from the diagonal down, rounded.
-    #[allow(clippy::cast_possible_truncation)] // the nearest number is what is wanted
     pub(super) fn of<'a>(n: usize, columns: impl Iterator<Item = &'a [f64]>) -> Self {
         let mut entries = Mat::zeros(n, n);
         for (j, column) in columns.take(n).enumerate() {
             let below = entries.col_mut(j).subrows_mut(j, n - j);
-            below.iter_mut().zip(column).for_each(|(to, &v)| *to = v as f32);
+            below.iter_mut().zip(column).for_each(|(to, &v)| *to = Real::of(v));
         }
         Self { entries }
     }
@@ -35,6 +35,11 @@ impl LowerTriangle {
     pub(super) fn with_half_diagonal(mut self) -> Self {
         (0..self.entries.nrows()).for_each(|i| self.entries[(i, i)] *= 0.5);
         self
+    }
+
+    /// `n`.
+    pub(super) fn size(&self) -> usize {
+        self.entries.nrows()
     }
 
     /// `X T`, of as many columns as there are rows here.

@@ -32,6 +32,11 @@ impl Rooted {
         self.triangle.get_or_init(|| Triangle::of(d.view())).as_ref()
     }
 
+    #[cfg(test)]
+    pub(super) fn has_triangle(&self) -> bool {
+        self.triangle.get().is_some()
+    }
+
     /// `T` of `D = T + Tᵀ`, in `f32`; none where the form is no full matrix, or out of range.
     pub(crate) fn halved(&self) -> Option<&Halved> {
         let Form::Full(d) = &self.form else { return None };

@@ -1,7 +1,7 @@
 //! The quick route: `f32`, where it tells all that is asked. Singular values of `W L` for `D = L Lᵀ`; of weights that are far wider
 //! than tall, eigenvalues of `W D Wᵀ`, for which no root of `D` is taken.
 //!
-//! Rounding is known as a share of `‖W‖` and `‖D‖` ([`Root::smallest_loss`]). Where the loss at the largest rank that may be
+//! What rounding does to `W L` is known as a share of `‖W‖` and `‖L‖`; what it does to `W D Wᵀ` is seen, by a few products in `f64`. Where the loss at the largest rank that may be
 //! asked for is not well above that, or losses in the metric that judges are a small difference of those in the
 //! metric that finds directions, nothing is found, and [`f64`](super::basis) is the way.
 
@@ -12,9 +12,9 @@ use calabi_svd::dense::project;
 use calabi_svd::whitening::{Halved, Triangle, energy, error};
 use ndarray::{Array1, Array2, ArrayView2};
 
-use super::Metric;
 use super::factorize::{Basis, Factorization};
 use super::judged::{Judged, times};
+use super::{Form, Metric};
 
 /// Below this size `f64` costs next to nothing.
 const SMALLEST: usize = 192;
@@ -25,9 +25,8 @@ const WIDE: f64 = 1.5;
 /// What a loss must be of `‖W‖² ‖L‖²`: `W L` errs by 6e-8 of the root of that, the root of a loss then by 1/4000.
 const OF_ROOT: f64 = 5.8e-8;
 
-/// What a loss must be of `‖W‖² ‖D‖`: each entry of `W D Wᵀ` errs by 6e-8 of that at most, their sum then by 1/100, were all errors of
-/// one sign; seen were 1e-4 and less.
-const OF_OUTPUTS: f64 = 6e-6;
+/// How many times what `W D Wᵀ`, or the loss of factors in it, is off by a loss must be: so much of one sign would count.
+const TIMES_OFF: f64 = 1000.0;
 
 /// `‖W‖² ‖D‖` beyond this, or below its inverse, may leave the range of `f32`.
 const MODEST: f64 = (1_u64 << 60) as f64;
@@ -42,17 +41,31 @@ pub(crate) type Room = OnceCell<Array2<f32>>;
 enum Root<'m> {
     /// `L` of `D = L Lᵀ`.
     Triangle(&'m Triangle),
-    /// `T` of `D = T + Tᵀ`.
-    Halved(&'m Halved),
+    /// `T` of `D = T + Tᵀ`, and `D`.
+    Halved(&'m Halved, ArrayView2<'m, f64>),
+}
+
+/// A weight in the metric, taken apart, and the smallest loss that this tells to 1/1000.
+struct Apart<'a> {
+    decomposition: Box<dyn Decomposition + 'a>,
+    smallest: f64,
+}
+
+/// What factors lose in the metric, and the smallest loss that would be told.
+struct Measured {
+    weighed: f64,
+    /// `‖E‖²`, where it is known.
+    plain: Option<f64>,
+    smallest: f64,
 }
 
 impl<'m> Root<'m> {
     fn of(weight: ArrayView2<'_, f32>, energy: f64, metric: &'m Metric) -> Option<Self> {
         if weight.ncols() as f64 >= WIDE * weight.nrows() as f64
-            && let Some(halved) = metric.find().halved()
+            && let (Some(halved), Form::Full(d)) = (metric.find().halved(), metric.find().form())
             && (MODEST.recip()..MODEST).contains(&(energy * halved.norm()))
         {
-            return Some(Self::Halved(halved));
+            return Some(Self::Halved(halved, d.view()));
         }
         metric.find().triangle().map(Self::Triangle)
     }
@@ -60,46 +73,51 @@ impl<'m> Root<'m> {
     fn images(&self, weight: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
         match self {
             Self::Triangle(triangle) => triangle.images(weight),
-            Self::Halved(halved) => halved.images(weight),
+            Self::Halved(halved, _) => halved.images(weight),
         }
     }
 
-    /// The spectrum of the weight in the metric, and vectors; none where rounding made the metric indefinite.
+    /// None where rounding made the metric indefinite.
     fn decomposed<'a>(
         &self,
-        weight: ArrayView2<'_, f32>,
+        (weight, energy): (ArrayView2<'_, f32>, f64),
         images: &'a Array2<f32>,
         decomposer: &dyn Decomposer,
         limit: Rank,
-    ) -> Result<Option<Box<dyn Decomposition + 'a>>, DecomposeError> {
-        let outputs = match self {
-            Self::Triangle(_) => return decomposer.svd(images.view(), limit).map(Some),
-            Self::Halved(halved) => halved.outputs(weight, images.view())?,
+    ) -> Result<Option<Apart<'a>>, DecomposeError> {
+        let (outputs, smallest) = match self {
+            Self::Triangle(triangle) => {
+                let decomposition = decomposer.svd(images.view(), limit)?;
+                return Ok(Some(Apart { decomposition, smallest: OF_ROOT * energy * triangle.energy() }));
+            }
+            Self::Halved(halved, d) => {
+                let outputs = halved.outputs(weight, images.view())?;
+                let off = halved.rounding(*d, weight, outputs.view())?;
+                (outputs, TIMES_OFF * off)
+            }
         };
         match decomposer.eigh_for_losses(outputs.view(), limit) {
             Err(DecomposeError::Indefinite { .. }) => Ok(None),
-            found => found.map(|found| Some(found as Box<dyn Decomposition + 'a>)),
+            found => found.map(|decomposition| Some(Apart { decomposition, smallest })),
         }
     }
 
     fn lost(
         &self,
-        weight: ArrayView2<'_, f32>,
+        (weight, energy): (ArrayView2<'_, f32>, f64),
         images: &Array2<f32>,
         factors: &Factors,
-    ) -> Result<f64, DecomposeError> {
-        match self {
-            Self::Triangle(triangle) => triangle.lost(images.view(), factors),
-            Self::Halved(halved) => halved.lost(weight, images.view(), factors),
-        }
-    }
-
-    /// The smallest loss of a weight of this energy that is told to 1/1000.
-    fn smallest_loss(&self, energy: f64) -> f64 {
-        match self {
-            Self::Triangle(triangle) => OF_ROOT * energy * triangle.energy(),
-            Self::Halved(halved) => OF_OUTPUTS * energy * halved.norm(),
-        }
+    ) -> Result<Measured, DecomposeError> {
+        Ok(match self {
+            Self::Triangle(triangle) => {
+                let weighed = triangle.lost(images.view(), factors)?;
+                Measured { weighed, plain: None, smallest: OF_ROOT * energy * triangle.energy() }
+            }
+            Self::Halved(halved, d) => {
+                let lost = halved.lost(*d, weight, images.view(), factors)?;
+                Measured { weighed: lost.weighed, plain: Some(lost.plain), smallest: TIMES_OFF * lost.rounding }
+            }
+        })
     }
 }
 
@@ -107,8 +125,8 @@ impl<'m> Root<'m> {
 struct Single<'m> {
     root: Root<'m>,
     judged: &'m Judged,
-    /// The smallest loss that is told to 1/1000.
-    smallest: f64,
+    /// `‖W‖²`.
+    energy: f64,
 }
 
 impl<'m> Single<'m> {
@@ -117,7 +135,7 @@ impl<'m> Single<'m> {
         let judged = metric.judged.as_ref().filter(|_| large)?;
         let energy = Some(energy(weight)).filter(|energy| energy.is_finite())?;
         let root = Root::of(weight, energy, metric)?;
-        Some(Self { smallest: root.smallest_loss(energy), root, judged })
+        Some(Self { root, judged, energy })
     }
 
     /// `W L` or `W T`, made once.
@@ -128,11 +146,11 @@ impl<'m> Single<'m> {
         let images = self.root.images(weight)?;
         Ok(room.get_or_init(|| images))
     }
+}
 
-    /// Whether a loss in the metric that finds directions, and what it comes to in the other one, are told.
-    fn tells(&self, found: f64, judged: f64) -> bool {
-        found > self.smallest && judged >= SHARE * found
-    }
+/// Whether a loss in the metric that finds directions, and what it comes to in the other one, are told.
+fn are_told(found: f64, judged: f64, smallest: f64) -> bool {
+    found > smallest && judged >= SHARE * found
 }
 
 /// Takes a weight apart; none where `f32` does not tell what is lost at the `limit`.
@@ -148,10 +166,13 @@ pub(super) fn factorize<'a>(
         return Ok(None);
     };
     let images = single.images(weight, room)?;
-    let Some(decomposition) = single.root.decomposed(weight, images, decomposer, limit)? else { return Ok(None) };
+    let Some(apart) = single.root.decomposed((weight, single.energy), images, decomposer, limit)? else {
+        return Ok(None);
+    };
+    let Apart { decomposition, smallest } = apart;
     let spectrum = decomposition.spectrum().clone();
     let rest = spectrum.loss(limit.get());
-    if !single.tells(rest, rest) {
+    if !are_told(rest, rest, smallest) {
         return Ok(None);
     }
     let remark = decomposition.remark().map(str::to_owned);
@@ -165,7 +186,7 @@ pub(super) fn factorize<'a>(
     let rows = project(weight, calabi_api::Basis { side: Side::Left, vectors: vectors.clone() })?.right;
     let spectrum = spectrum.truncated(limit);
     let losses = single.judged.losses(weight, &rows, spectrum.values(), rest);
-    if !losses.last().is_some_and(|&judged| single.tells(rest, judged)) {
+    if !losses.last().is_some_and(|&judged| are_told(rest, judged, smallest)) {
         return Ok(None);
     }
     let energy = losses.first().copied().unwrap_or_default() + metric.mean().map_or(0.0, |mean| of_mean(weight, mean));
@@ -186,7 +207,9 @@ pub(super) fn measured_loss(
     of_mean: Option<&Array1<f64>>,
 ) -> Option<f64> {
     let single = Single::of(weight, metric)?;
-    let lost = single.root.lost(weight, single.images(weight, room).ok()?, factors).ok()?;
-    let judged = single.judged.lost(lost, || error(weight, factors.left.view(), factors.right.view()), of_mean).ok()?;
-    single.tells(lost, judged).then_some(judged)
+    let images = single.images(weight, room).ok()?;
+    let Measured { weighed, plain, smallest } = single.root.lost((weight, single.energy), images, factors).ok()?;
+    let plain = || plain.map_or_else(|| error(weight, factors.left.view(), factors.right.view()), Ok);
+    let judged = single.judged.lost(weighed, plain, of_mean).ok()?;
+    are_told(weighed, judged, smallest).then_some(judged)
 }

@@ -35,6 +35,41 @@ fn quick(case: &Case, metric: &Metric, decomposer: Faer, limit: usize) -> Option
     whitened::factorize(case.weight.view(), metric, &decomposer, rank(limit), room).unwrap()
 }
 
+/// Of wide weights no root is taken, singular metrics and all.
+#[test]
+fn wide_weights_take_no_root() {
+    let (wide, square) = (large(200, 310, 700, 3.0, 21), large(200, 260, 700, 3.0, 22));
+    let unshrunk =
+        |case: &Case| Metric::gram(case.statistics(), Bias::None, Shrinkage::Fixed(Share::new(0.0).unwrap()));
+    for (case, taken) in [(&wide, false), (&square, true)] {
+        let metric = unshrunk(case);
+        assert!(quick(case, &metric, Faer::default(), LIMIT).is_some());
+        assert_eq!(metric.find().has_triangle(), taken);
+    }
+    let few = large(200, 310, 250, 3.0, 23);
+    let metric = unshrunk(&few);
+    let found = quick(&few, &metric, Faer::default(), LIMIT).expect("a singular metric needs no root");
+    let lost = on_data(&few, &replaced(few.weight.mapv(f64::from).view(), &found, LIMIT), Bias::None);
+    assert!((found.spectrum().loss(LIMIT) / lost - 1.0).abs() < 1e-4);
+}
+
+/// Inputs and rows of one sign: rounding of one sign, which is not small where `f32` is taken, and is seen where it would count.
+#[test]
+fn rounding_of_one_sign_is_seen() {
+    for (scale, taken) in [(0.01, true), (30.0, false)] {
+        let mut case = large(256, 1024, 1100, 1.0, 31);
+        case.weight.mapv_inplace(f32::abs);
+        let loud = scale * gaussian(1100, 1, 32);
+        case.inputs = rounded(&(case.inputs.mapv(f64::from) + &loud));
+        let metric = Metric::gram(case.statistics(), Bias::None, Shrinkage::Fixed(Share::new(0.0).unwrap()));
+        assert_eq!(quick(&case, &metric, Faer::default(), 128).is_some(), taken, "{scale}");
+        let found = up_to(128, case.weight.view(), &metric, &Faer::default()).unwrap();
+        let lost = on_data(&case, &replaced(case.weight.mapv(f64::from).view(), &found, 128), Bias::None);
+        let off = found.spectrum().loss(128) / lost - 1.0;
+        assert!(off.abs() < 1e-3, "{scale}: {off:e}");
+    }
+}
+
 #[test]
 fn losses_and_directions_are_those_of_f64() {
     for (m, n, seed) in [(200, 260, 1), (260, 200, 2), (210, 210, 3), (200, 310, 4)] {
@@ -84,29 +119,40 @@ fn what_is_measured_is_what_the_data_lose() {
 fn where_single_precision_cannot_tell_it_is_not_asked() {
     let unshrunk =
         |case: &Case| Metric::gram(case.statistics(), Bias::None, Shrinkage::Fixed(Share::new(0.0).unwrap()));
-    let usual = large(200, 260, 700, 3.0, 6);
-    let metric = unshrunk(&usual);
-    assert!(quick(&usual, &metric, Faer::default(), LIMIT).is_some());
-    assert!(quick(&usual, &metric, Faer::default(), 200).is_none(), "full rank loses nothing");
-    let exact = Faer { accuracy: Accuracy::Full };
-    assert!(quick(&usual, &metric, exact, LIMIT).is_none(), "all digits are asked for");
-    let few = large(200, 260, 90, 3.0, 7);
-    assert!(quick(&few, &unshrunk(&few), Faer::default(), LIMIT).is_none(), "a singular metric has no root");
-    let steep = large(200, 260, 700, 40.0, 8);
-    assert!(quick(&steep, &unshrunk(&steep), Faer::default(), LIMIT).is_none(), "losses are below rounding");
-    // Losses of the data, a small part of those in a metric that is all but the identity.
-    let steeper = large(200, 260, 700, 400.0, 8);
-    let shrunk = Metric::gram(steeper.statistics(), Bias::None, Shrinkage::Fixed(Share::new(0.5).unwrap()));
-    assert!(quick(&steeper, &shrunk, Faer::default(), LIMIT).is_none(), "losses are differences");
-    let mut spoilt = usual.weight.clone();
-    spoilt[(1, 2)] = f32::NAN;
-    assert!(up_to(LIMIT, spoilt.view(), &metric, &Faer::default()).is_err());
+    for n in [260, 310] {
+        let usual = large(200, n, 700, 3.0, 6);
+        let metric = unshrunk(&usual);
+        assert!(quick(&usual, &metric, Faer::default(), LIMIT).is_some());
+        assert!(quick(&usual, &metric, Faer::default(), 200).is_none(), "full rank loses nothing");
+        let exact = Faer { accuracy: Accuracy::Full };
+        assert!(quick(&usual, &metric, exact, LIMIT).is_none(), "all digits are asked for");
+        let few = large(200, n, 90, 3.0, 7);
+        assert!(
+            quick(&few, &unshrunk(&few), Faer::default(), 120).is_none(),
+            "a singular metric loses nothing, or has no root"
+        );
+        let steep = large(200, n, 700, 40.0, 8);
+        assert!(quick(&steep, &unshrunk(&steep), Faer::default(), LIMIT).is_none(), "losses are below rounding");
+        // Losses of the data, a small part of those in a metric that is all but the identity.
+        let steeper = large(200, n, 700, 400.0, 8);
+        let shrunk = Metric::gram(steeper.statistics(), Bias::None, Shrinkage::Fixed(Share::new(0.5).unwrap()));
+        assert!(quick(&steeper, &shrunk, Faer::default(), LIMIT).is_none(), "losses are differences");
+        let mut spoilt = usual.weight.clone();
+        spoilt[(1, 2)] = f32::NAN;
+        assert!(up_to(LIMIT, spoilt.view(), &metric, &Faer::default()).is_err());
+    }
 }
 
 /// Weights that are tiny, huge, or blind to where inputs are largest.
 #[test]
 fn scales_change_nothing() {
-    let case = large(200, 230, 700, 3.0, 9);
+    for n in [230, 320] {
+        at_all_scales(n);
+    }
+}
+
+fn at_all_scales(n: usize) {
+    let case = large(200, n, 700, 3.0, 9);
     for scale in [1e-30_f32, 1e-12, 1e12, 1e30] {
         let scaled = Case { weight: &case.weight * scale, ..case.clone() };
         for (bias, share, metric) in metrics(&scaled) {
@@ -118,7 +164,7 @@ fn scales_change_nothing() {
         }
     }
     // The first direction of the inputs is a thousand times the others, and the weight does not see it.
-    let loud = gaussian(1, 230, 10);
+    let loud = gaussian(1, n, 10);
     let along = &loud / loud.dot(&loud.t())[(0, 0)].sqrt();
     let tokens = case.inputs.nrows();
     let inputs = concatenate(Axis(1), &[case.inputs.mapv(f64::from).view()]).unwrap()
