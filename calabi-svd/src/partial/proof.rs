@@ -75,8 +75,10 @@ mod tests {
 
     #[test]
     fn the_last_values_are_raised_to_one_level() {
-        assert_eq!(level(&[8.0, 4.0, 3.0, 1.0], 1.0), 2.0);
-        assert_eq!(level(&[8.0, 4.0, 3.0, 1.0], 3.0), 3.5);
-        assert_eq!(level(&[2.0, 1.0], 9.0), 6.0);
+        for (values, by, wanted) in
+            [(&[8.0, 4.0, 3.0, 1.0][..], 1.0, 2.0_f64), (&[8.0, 4.0, 3.0, 1.0], 3.0, 3.5), (&[2.0, 1.0], 9.0, 6.0)]
+        {
+            assert_eq!(level(values, by).to_bits(), wanted.to_bits());
+        }
     }
 }
