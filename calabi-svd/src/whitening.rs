@@ -5,6 +5,7 @@ mod lower;
 mod probes;
 
 use calabi_api::{DecomposeError, Factors};
+use faer::{Mat, MatRef};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use self::lower::LowerTriangle;
@@ -109,8 +110,11 @@ pub fn energy(x: ArrayView2<'_, f32>) -> f64 {
     measured(row_major(x).as_slice().unwrap_or_default()).1
 }
 
+/// Columns of left vectors that are made at a time: more of them change no bit of those before.
+pub const TOGETHER: usize = 64;
+
 /// Orthonormal columns that span those of `A V`, each on the side of its own: left singular vectors of `A` from the
-/// right ones, to the precision of `f32`.
+/// right ones, to the precision of `f32`. [`TOGETHER`] of them are made at a time, from those before and these alone.
 ///
 /// # Errors
 /// Where the shapes do not fit, or there are more columns than rows.
@@ -118,18 +122,68 @@ pub fn left_vectors(a: ArrayView2<'_, f32>, v: ArrayView2<'_, f32>) -> Result<Ar
     if a.ncols() != v.nrows() || v.ncols() > a.nrows() {
         return Err(DecomposeError::Beyond { asked: v.ncols(), available: a.nrows() });
     }
-    let (a, v) = (row_major(a), row_major(v));
-    let mut directions = products::product(viewed(&a), viewed(&v));
-    for mut column in directions.col_iter_mut() {
+    let (a, mut vectors) = (row_major(a), Mat::zeros(a.nrows(), v.ncols()));
+    for (first, right) in (0..v.ncols()).step_by(TOGETHER).zip(v.axis_chunks_iter(Axis(1), TOGETHER)) {
+        let mut directions = products::product(viewed(&a), viewed(&row_major(right)));
+        scale_to_one(&mut directions);
+        let new = made_orthonormal(vectors.subcols(0, first), directions.as_ref());
+        vectors.subcols_mut(first, right.ncols()).copy_from(new);
+    }
+    Ok(Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |place| vectors[place]))
+}
+
+/// What directions add to the columns before them, as orthonormal columns on the sides of the directions.
+fn made_orthonormal(before: MatRef<'_, f32>, directions: MatRef<'_, f32>) -> Mat<f32> {
+    let new = without(before, directions.to_owned());
+    nearly_orthonormal(new.clone()).unwrap_or_else(|| {
+        // Where a direction is nothing new another one is taken, which may lie among those before.
+        let mut vectors = orthonormal(without(before, orthonormal(new)));
+        signs::follow(&mut vectors, directions);
+        vectors
+    })
+}
+
+/// `X` without what it has of orthonormal columns, twice: the first time leaves rounding.
+fn without(columns: MatRef<'_, f32>, mut x: Mat<f32>) -> Mat<f32> {
+    for _ in 0..2 {
+        let along = products::product(columns.transpose(), x.as_ref());
+        products::subtract(x.as_mut(), columns, along.as_ref());
+    }
+    x
+}
+
+fn scale_to_one(columns: &mut Mat<f32>) {
+    for mut column in columns.col_iter_mut() {
         let length = column.norm_l2();
         if length > 0.0 {
             column /= faer::Scale(length);
         }
     }
-    let vectors = nearly_orthonormal(directions.clone()).unwrap_or_else(|| {
-        let mut vectors = orthonormal(directions.clone());
-        signs::follow(&mut vectors, directions.as_ref());
-        vectors
-    });
-    Ok(Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |place| vectors[place]))
+}
+
+#[cfg(test)]
+mod tests {
+    use calabi_testing::matrices::{gaussian, rounded};
+
+    use super::*;
+
+    /// Orthonormal, also where directions are nothing new, and the same bits however many more are asked for.
+    #[test]
+    fn left_vectors_do_not_depend_on_those_behind_them() {
+        let (mut a, v) = (rounded(&gaussian(260, 180, 1)), rounded(&gaussian(180, 150, 2)));
+        for dependent in [false, true] {
+            if dependent {
+                a.columns_mut().into_iter().skip(90).for_each(|mut column| column.fill(0.0));
+            }
+            let all = left_vectors(a.view(), v.view()).unwrap();
+            let wide = all.mapv(f64::from);
+            let off = (wide.t().dot(&wide) - Array2::<f64>::eye(150)).fold(0.0, |max: f64, v| max.max(v.abs()));
+            assert!(off < 1e-5, "{off:e}");
+            for r in [TOGETHER, 2 * TOGETHER] {
+                let some = left_vectors(a.view(), v.slice_axis(Axis(1), (..r).into())).unwrap();
+                let same = some.indexed_iter().all(|(place, v)| v.to_bits() == all[place].to_bits());
+                assert!(same, "of {r} columns");
+            }
+        }
+    }
 }

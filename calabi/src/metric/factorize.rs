@@ -2,7 +2,7 @@
 
 use calabi_api::{DecomposeError, Decomposer, Decomposition, Factors, Rank, Shape, Side, Spectrum, SpectrumError};
 use calabi_svd::dense::product64;
-use calabi_svd::whitening::left_vectors;
+use calabi_svd::whitening::{TOGETHER, left_vectors};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::basis::{find, to_f32};
@@ -26,7 +26,7 @@ pub(super) enum Basis<'a> {
     /// To the precision of `f32`.
     Single(Array2<f32>),
     /// Left singular vectors of `W L`, or eigenvectors of `W D Wᵀ`, made when they are asked for.
-    Images { images: &'a Array2<f32>, decomposition: Box<dyn Decomposition + 'a> },
+    Images { images: &'a Array2<f32>, decomposition: Box<dyn Decomposition + 'a>, limit: Rank },
 }
 
 /// The ranks of which vectors may be asked.
@@ -126,12 +126,15 @@ impl Basis<'_> {
         match self {
             Self::Precise(vectors) => leading(vectors, r).map(to_f32),
             Self::Single(vectors) => leading(vectors, r).map(|vectors| vectors.to_owned()),
-            Self::Images { images, decomposition } => {
-                let found = decomposition.basis(r)?;
-                if found.side == Side::Left {
-                    return Ok(found.vectors);
-                }
-                left_vectors(images.view(), found.vectors.view())
+            Self::Images { images, decomposition, limit } => {
+                // As many as are made together: what more of them are asked for changes no bit of one.
+                let whole = Rank::new(r.get().next_multiple_of(TOGETHER)).map_or(r, |whole| whole.min(*limit).max(r));
+                let found = decomposition.basis(whole)?;
+                let vectors = match found.side {
+                    Side::Left => found.vectors,
+                    Side::Right => left_vectors(images.view(), found.vectors.view())?,
+                };
+                leading(&vectors, r).map(|vectors| vectors.to_owned())
             }
         }
     }

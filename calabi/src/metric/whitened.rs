@@ -176,7 +176,7 @@ pub(super) fn factorize<'a>(
         return Ok(None);
     }
     let remark = decomposition.remark().map(str::to_owned);
-    let basis = Basis::Images { images, decomposition };
+    let basis = Basis::Images { images, decomposition, limit };
     if single.judged.is_same() {
         let energy = spectrum.energy() + metric.mean().map_or(0.0, |mean| of_mean(weight, mean));
         let losses = (0..=spectrum.known()).map(|r| spectrum.loss(r)).collect();

@@ -98,6 +98,24 @@ fn losses_and_directions_are_those_of_f64() {
     }
 }
 
+/// Bit for bit: a store keeps more vectors than a run without one makes.
+#[test]
+fn vectors_do_not_depend_on_how_many_are_asked_for() {
+    for (m, n) in [(400, 200), (210, 210), (200, 310)] {
+        let case = large(m, n, 700, 3.0, 41);
+        for (bias, share, metric) in metrics(&case) {
+            let found =
+                quick(&case, &metric, Faer::default(), 150).unwrap_or_else(|| panic!("{bias:?}, {share}: refused"));
+            let all = found.basis(rank(150)).unwrap();
+            for r in [1, 40, 64, 100, 149] {
+                let some = found.basis(rank(r)).unwrap();
+                let same = some.indexed_iter().all(|(place, v)| v.to_bits() == all[place].to_bits());
+                assert!(same && some.ncols() == r, "{m}x{n}, {bias:?}, {share}: {r} vectors");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_measured_is_what_the_data_lose() {
     for (m, n, seed) in [(200, 260, 4), (260, 200, 5), (200, 310, 6)] {
