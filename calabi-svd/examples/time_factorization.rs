@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let metric = if in_metric { metric_of(&weight) } else { Array2::zeros((0, 0)) };
     let round = || {
         let done = match kind.as_str() {
-            "whitened" => round_by_root(&*decomposer, metric.view(), weight.view(), rank),
-            "halved" => round_by_half(&*decomposer, metric.view(), weight.view(), rank),
+            "whitened" => round_in_metric(|| by_root(&*decomposer, metric.view(), weight.view(), rank)),
+            "halved" => round_in_metric(|| by_half(&*decomposer, metric.view(), weight.view(), rank)),
             _ => round(&*decomposer, weight.view(), rank),
         };
         done.map_err(|error| error.to_string())
@@ -90,56 +90,66 @@ fn weight(shape: (usize, usize), file: Option<&String>) -> Result<Array2<f32>, B
 
 /// One factorization: what it took and how far it is from the weight.
 fn round(decomposer: &dyn Decomposer, weight: ArrayView2<'_, f32>, rank: Rank) -> Result<String, Box<dyn Error>> {
-    let (wall, cpu) = (Instant::now(), cpu_seconds());
+    let begun = started();
     let decomposition = decomposer.svd(weight, rank)?;
     let Factors { left, right, .. } = project(weight, decomposition.basis(rank)?)?;
-    let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
+    let took = since(begun);
     let norm = |a: &Array2<f32>| a.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     let error = norm(&(&weight - &left.dot(&right))) / norm(&weight.to_owned());
-    let remark = decomposition.remark().unwrap_or_default();
-    Ok(format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {error:.6}, "remark": "{remark}"}}"#))
+    Ok(said(took, error, decomposition.remark().unwrap_or_default()))
 }
 
-/// The same in a metric: its root, images, their singular values, factors, and what they lose.
-fn round_by_root(
+/// The same in a metric: factors, what they lose, and of how much.
+fn round_in_metric(lost: impl FnOnce() -> Result<[f64; 2], Box<dyn Error>>) -> Result<String, Box<dyn Error>> {
+    let begun = started();
+    let [lost, whole] = lost()?;
+    Ok(said(since(begun), (lost / whole).sqrt(), ""))
+}
+
+/// A root of the metric, images, their singular values.
+fn by_root(
     decomposer: &dyn Decomposer,
     metric: ArrayView2<'_, f64>,
     weight: ArrayView2<'_, f32>,
     rank: Rank,
-) -> Result<String, Box<dyn Error>> {
-    let (wall, cpu) = (Instant::now(), cpu_seconds());
+) -> Result<[f64; 2], Box<dyn Error>> {
     let root = Triangle::of(metric).ok_or("the metric is not positive definite")?;
     let images = root.images(weight)?;
     let Basis { side, vectors } = decomposer.svd(images.view(), rank)?.basis(rank)?;
     let left = if side == Side::Left { vectors } else { left_vectors(images.view(), vectors.view())? };
     let factors = project(weight, Basis { side: Side::Left, vectors: left })?;
-    let lost = root.lost(images.view(), &factors)?;
-    Ok(said((wall, cpu), lost / energy(images.view())))
+    Ok([root.lost(images.view(), &factors)?, energy(images.view())])
 }
 
-/// The same by one half of the metric: outputs, their eigenvalues, factors, and what they lose.
-fn round_by_half(
+/// One half of the metric, outputs, their eigenvalues.
+fn by_half(
     decomposer: &dyn Decomposer,
     metric: ArrayView2<'_, f64>,
     weight: ArrayView2<'_, f32>,
     rank: Rank,
-) -> Result<String, Box<dyn Error>> {
-    let (wall, cpu) = (Instant::now(), cpu_seconds());
+) -> Result<[f64; 2], Box<dyn Error>> {
     let halved = Halved::of(metric).ok_or("the metric is out of range")?;
     let images = halved.images(weight)?;
     let outputs = halved.outputs(weight, images.view())?;
     if halved.rounding(metric, weight, outputs.view())? > outputs.diag().sum() {
         return Err("the outputs are rounding".into());
     }
-    let decomposition = decomposer.eigh_for_losses(outputs.view(), rank)?;
-    let factors = project(weight, decomposition.basis(rank)?)?;
-    let lost = halved.lost(metric, weight, images.view(), &factors)?;
-    Ok(said((wall, cpu), lost.weighed / outputs.diag().sum()))
+    let factors = project(weight, decomposer.eigh_for_losses(outputs.view(), rank)?.basis(rank)?)?;
+    Ok([halved.lost(metric, weight, images.view(), &factors)?.weighed, outputs.diag().sum()])
 }
 
-fn said((wall, cpu): (Instant, f64), lost: f64) -> String {
-    let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
-    format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {:.6}, "remark": ""}}"#, lost.sqrt())
+/// When a round begins, by the clock of the wall and of this thread.
+fn started() -> (Instant, f64) {
+    (Instant::now(), cpu_seconds())
+}
+
+/// What it took since then, in seconds of this thread and of the wall.
+fn since((wall, cpu): (Instant, f64)) -> [f64; 2] {
+    [cpu_seconds() - cpu, wall.elapsed().as_secs_f64()]
+}
+
+fn said([cpu, wall]: [f64; 2], error: f64, remark: &str) -> String {
+    format!(r#"{{"cpu": {cpu:.6}, "wall": {wall:.6}, "error": {error:.6}, "remark": "{remark}"}}"#)
 }
 
 /// What this thread has run, in seconds. Everything timed here runs on one thread.

@@ -104,8 +104,7 @@ impl Damping {
 /// Two directions of so many signs.
 fn signs(size: usize) -> [Vec<f64>; 2] {
     let mut noise = Noise::new(0);
-    let mut start = || (0..size).map(|_| if noise.signed_index(1).1 { -1.0 } else { 1.0 }).collect::<Vec<f64>>();
-    [start(), start()]
+    [noise.signs(size), noise.signs(size)]
 }
 
 fn leading(weight: &Weight<'_>) -> Option<Leading> {

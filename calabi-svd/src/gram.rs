@@ -6,6 +6,7 @@ use crate::eigen::Eigen;
 use crate::exact::{SINGLE, has_energy};
 use crate::partial;
 use crate::products;
+use crate::real::Real;
 use crate::smaller::{Smaller, Solved};
 use crate::tridiagonal::Lower;
 use crate::weight::Weight;
@@ -53,7 +54,7 @@ pub(crate) fn solve_in_single(weight: &Weight<'_>, kept: usize) -> Option<Single
 /// As [`solve_in_single`], of what should be a Gram matrix; values are roots of eigenvalues of the scaled one.
 pub(crate) fn solve_symmetric_in_single(rows: &SymmetricRows<'_>, kept: usize) -> Option<Single> {
     // All eigenvalues tell by their sum whether some are negative; leading ones do not.
-    if partial::pays(rows.size(), kept) && !is_semidefinite(rows.lower()) {
+    if partial::pays(rows.size, kept) && !is_semidefinite(rows) {
         return None;
     }
     let damped = rows
@@ -96,12 +97,10 @@ fn solve_gram(mut gram: Lower<f32>, kept: usize, energy: f64) -> Option<Single> 
 }
 
 /// Whether no eigenvalue is negative, but for rounding.
-fn is_semidefinite(mut gram: Lower<f32>) -> bool {
-    let trace: f32 = (0..gram.size).filter_map(|j| gram.column(j, j).first()).sum();
-    let rounding = f32::EPSILON * (gram.size as f32).sqrt() * trace;
-    for j in 0..gram.size {
-        gram.column_mut(j, j).iter_mut().take(1).for_each(|entry| *entry += rounding);
-    }
+fn is_semidefinite(rows: &SymmetricRows<'_>) -> bool {
+    let mut gram = rows.lower();
+    let trace = rows.scale.down(rows.energy);
+    gram.add_to_diagonal(Real::of(f64::from(f32::EPSILON) * (rows.size as f64).sqrt() * trace));
     cholesky::factor(gram.as_mut()).is_ok()
 }
 

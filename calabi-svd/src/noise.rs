@@ -24,6 +24,11 @@ impl Noise {
         (usize::try_from((bits >> 1) % bound.max(1) as u64).unwrap_or_default(), bits & 1 == 1)
     }
 
+    /// So many independent signs, 1 or −1.
+    pub(crate) fn signs(&mut self, count: usize) -> Vec<f64> {
+        (0..count).map(|_| if self.bits() & 1 == 1 { -1.0 } else { 1.0 }).collect()
+    }
+
     fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (TAU * self.uniform()).cos()
     }

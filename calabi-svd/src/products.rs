@@ -33,6 +33,13 @@ pub(crate) fn subtract<T: RealField>(to: MatMut<'_, T>, left: MatRef<'_, T>, rig
     matmul(to, Accum::Add, left, right, -T::one_impl(), Par::Seq);
 }
 
+/// Takes out of `x` what it has of orthonormal columns, once, and tells what that was: `Qᵀ X`.
+pub(crate) fn take_out<T: RealField>(x: MatMut<'_, T>, columns: MatRef<'_, T>) -> Mat<T> {
+    let along = product(columns.transpose(), x.as_ref());
+    subtract(x, columns, along.as_ref());
+    along
+}
+
 /// `left · right`.
 pub(crate) fn product<T: ComplexField>(left: MatRef<'_, T>, right: MatRef<'_, T>) -> Mat<T> {
     let mut to = Mat::zeros(left.nrows(), right.ncols());

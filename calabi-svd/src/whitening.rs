@@ -6,7 +6,7 @@ mod probes;
 
 use calabi_api::{DecomposeError, Factors};
 use faer::{Mat, MatRef};
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
 
 use self::lower::LowerTriangle;
 use crate::dense::{cholesky, product, row_major, viewed};
@@ -97,12 +97,20 @@ pub fn error(
     let right = row_major(right);
     let blocks = weight.axis_chunks_iter(Axis(0), ROWS).zip(left.axis_chunks_iter(Axis(0), ROWS));
     let lost = |(rows, left): (ArrayView2<'_, f32>, ArrayView2<'_, f32>)| {
-        let mut error = product(viewed(&row_major(left)), viewed(&right));
-        error.zip_mut_with(&rows, |e, &w| *e = w - *e);
-        energy(error.view())
+        energy(difference(rows, &row_major(left), &right).view())
     };
     Ok(threads::map(blocks.collect(), &lost).into_iter().sum())
 }
+
+/// `W − left · right`.
+fn difference(weight: ArrayView2<'_, f32>, left: &Ordered<'_>, right: &Ordered<'_>) -> Array2<f32> {
+    let mut difference = product(viewed(left), viewed(right));
+    difference.zip_mut_with(&weight, |kept, &whole| *kept = whole - *kept);
+    difference
+}
+
+/// A matrix in standard layout.
+type Ordered<'a> = CowArray<'a, f32, Ix2>;
 
 /// `‖X‖²`, in `f64`; not finite where an entry is not.
 #[must_use]
@@ -146,8 +154,7 @@ fn made_orthonormal(before: MatRef<'_, f32>, directions: MatRef<'_, f32>) -> Mat
 /// `X` without what it has of orthonormal columns, twice: the first time leaves rounding.
 fn without(columns: MatRef<'_, f32>, mut x: Mat<f32>) -> Mat<f32> {
     for _ in 0..2 {
-        let along = products::product(columns.transpose(), x.as_ref());
-        products::subtract(x.as_mut(), columns, along.as_ref());
+        products::take_out(x.as_mut(), columns);
     }
     x
 }

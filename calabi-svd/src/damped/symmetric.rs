@@ -13,7 +13,7 @@ use crate::weight::dot;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SymmetricRows<'s> {
     entries: &'s [f64],
-    size: usize,
+    pub(crate) size: usize,
     /// By what they are divided where they become `f32`.
     pub(crate) scale: Scale,
     /// The trace, undivided.
@@ -38,10 +38,6 @@ impl<'s> SymmetricRows<'s> {
         let magnitude: f64 = entries.iter().map(|v| v.abs()).sum();
         let fine = magnitude.is_finite() && largest > 0.0 && s.diag().iter().all(|&v| v >= 0.0);
         fine.then_some(Self { entries, size: s.nrows(), scale: Scale::of(largest), energy })
-    }
-
-    pub(crate) fn size(&self) -> usize {
-        self.size
     }
 
     /// Its lower triangle.

@@ -5,7 +5,7 @@ use faer::{Mat, MatRef};
 use crate::eigen::Eigen;
 use crate::noise::Noise;
 use crate::orthonormal::{orthonormal, orthonormal_by_products};
-use crate::products::{add_gram, product, replace, subtract};
+use crate::products::{add_gram, product, replace, subtract, take_out};
 use crate::tridiagonal::Lower;
 
 /// How far from orthonormal Ritz vectors may be.
@@ -72,8 +72,7 @@ impl Krylov {
         let nearest = first.saturating_sub(self.width);
         let known = self.basis.subcols(0, first + self.width);
         let near = known.subcols(nearest, known.ncols() - nearest);
-        let along = product(near.transpose(), self.beyond.as_ref());
-        subtract(self.beyond.as_mut(), near, along.as_ref());
+        let along = take_out(self.beyond.as_mut(), near);
         let mut all = self.projected.submatrix_mut(0, first, known.ncols(), self.width);
         replace(all.as_mut(), known.transpose(), self.beyond.as_ref());
         subtract(self.beyond.as_mut(), known, all.as_ref());

@@ -41,18 +41,12 @@ pub(super) fn is_bounded(matrix: &Lower<f32>, ritz: &Ritz, allowed: f64) -> bool
     let rounding = ROUNDING * (level * (matrix.size as f64).sqrt() + first);
     let mut left = negated(matrix);
     add_gram(left.as_mut(), scaled.as_ref());
-    add_to_diagonal(&mut left, Real::of(level - rounding));
+    left.add_to_diagonal(Real::of(level - rounding));
     cholesky::factor(left.as_mut()).is_ok()
 }
 
 fn negated(matrix: &Lower<f32>) -> Lower<f32> {
     Lower { entries: matrix.entries.iter().map(|v| -v).collect(), size: matrix.size }
-}
-
-fn add_to_diagonal(matrix: &mut Lower<f32>, by: f32) {
-    for j in 0..matrix.size {
-        matrix.entries[j * (matrix.size + 1)] += by;
-    }
 }
 
 /// The `t` to which the last of these values (largest first) can be raised by so much in all.

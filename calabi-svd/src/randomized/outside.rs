@@ -71,8 +71,7 @@ impl<'a> Outside<'a> {
         let before = length(&x);
         for _ in 0..2 {
             for basis in [self.q.as_ref(), self.vectors.subcols(0, known)] {
-                let along = products::product(basis.transpose(), x.as_ref());
-                products::subtract(x.as_mut(), basis, along.as_ref());
+                products::take_out(x.as_mut(), basis);
             }
         }
         let norm = length(&x);

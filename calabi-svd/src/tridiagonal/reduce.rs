@@ -78,6 +78,13 @@ impl<T: Real> Lower<T> {
         }
     }
 
+    /// `S += by I`.
+    pub(crate) fn add_to_diagonal(&mut self, by: T) {
+        for j in 0..self.size {
+            self.entries[j * (self.size + 1)] += by;
+        }
+    }
+
     /// The largest entry of the diagonal: no more than the largest eigenvalue.
     pub(crate) fn largest_diagonal(&self) -> f64 {
         (0..self.size).filter_map(|j| self.column(j, j).first()).fold(0.0, |max, v| v.wide().max(max))
@@ -88,7 +95,7 @@ impl<T: Real> Lower<T> {
     }
 
     /// Column `j` from row `first` on.
-    pub(crate) fn column(&self, j: usize, first: usize) -> &[T] {
+    pub(super) fn column(&self, j: usize, first: usize) -> &[T] {
         &self.entries[j * self.size + first..(j + 1) * self.size]
     }
 

@@ -1,13 +1,13 @@
 //! Outputs of wide weights in the metric of their inputs: products with one half of a Gram matrix, of which no root is taken.
 
 use calabi_api::{DecomposeError, Factors};
-use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
 use pulp::Arch;
 
 use super::lower::LowerTriangle;
 use super::probes::Probes;
-use super::{MODEST, ROWS, energy};
-use crate::dense::{product, row_major, viewed};
+use super::{MODEST, ROWS, difference, energy};
+use crate::dense::{row_major, viewed};
 use crate::weight::dot;
 use crate::{products, threads};
 
@@ -108,6 +108,7 @@ impl Halved {
         outputs: ArrayView2<'_, f64>,
     ) -> Result<f64, DecomposeError> {
         self.check(weight, weight.dim())?;
+        self.check_metric(d)?;
         let (d, weight, outputs) = (row_major(d), row_major(weight), row_major(outputs));
         let signs = Probes::signs(weight.nrows());
         let inputs = signs.times_transposed(rows(&weight), weight.ncols());
@@ -127,20 +128,17 @@ impl Halved {
         factors: &Factors,
     ) -> Result<Lost, DecomposeError> {
         self.check(weight, images.dim())?;
+        self.check_metric(d)?;
         if factors.left.dim() != (weight.nrows(), factors.right.nrows()) {
             return Err(DecomposeError::Beyond { asked: factors.left.nrows(), available: weight.nrows() });
         }
         let right_images = self.lower.multiplied(factors.right.view())?;
         let (right, right_images) = (row_major(factors.right.view()), row_major(right_images.view()));
-        let error = |whole: Rows<'_>, left: &Block<'_>, right: &Block<'_>| {
-            let mut error = product(viewed(left), viewed(right));
-            error.zip_mut_with(&whole, |kept, &whole| *kept = whole - *kept);
-            Block::from(error)
-        };
         let signs = Probes::signs(weight.ncols());
         let lost = |((weight, images), left): ((Rows<'_>, Rows<'_>), Rows<'_>)| {
             let left = row_major(left);
-            let (errors, their_images) = (error(weight, &left, &right), error(images, &left, &right_images));
+            let errors = difference(weight, &left, &right);
+            let their_images = difference(images, &left, &right_images);
             let seen = (signs.times(rows(&errors)), signs.times(rows(&their_images)));
             (inner(&errors, &their_images), energy(errors.view()), seen)
         };
@@ -152,9 +150,14 @@ impl Halved {
         let exact = signs.times_half(rows(&row_major(d)));
         let kept = exact.times(rows(&right)).times(rows(&row_major(factors.left.view())));
         let exact = exact.times(rows(&row_major(weight))).minus(&kept);
-        let off = Probes::joined(their_images).minus(&exact);
-        let rounding = 2.0 * Probes::joined(errors).typical_product(&off);
+        let off = Probes::joined(&their_images).minus(&exact);
+        let rounding = 2.0 * Probes::joined(&errors).typical_product(&off);
         Ok(Lost { weighed: 2.0 * half, plain, rounding })
+    }
+
+    fn check_metric(&self, d: ArrayView2<'_, f64>) -> Result<(), DecomposeError> {
+        let n = self.lower.size();
+        if d.dim() == (n, n) { Ok(()) } else { Err(DecomposeError::Beyond { asked: d.ncols(), available: n }) }
     }
 
     fn check(&self, weight: ArrayView2<'_, f32>, images: (usize, usize)) -> Result<(), DecomposeError> {
@@ -168,16 +171,13 @@ impl Halved {
 /// Some rows of a matrix.
 type Rows<'a> = ArrayView2<'a, f32>;
 
-/// The same, in standard layout.
-type Block<'a> = CowArray<'a, f32, Ix2>;
-
 /// The rows of a matrix in standard layout.
-fn rows<'a, T: Clone>(x: &'a CowArray<'_, T, Ix2>) -> impl Iterator<Item = &'a [T]> {
+fn rows<T>(x: &ArrayRef2<T>) -> impl Iterator<Item = &[T]> {
     x.as_slice().unwrap_or_default().chunks_exact(x.ncols().max(1))
 }
 
 /// `tr(Aᵀ B)`, in `f64`.
-fn inner(a: &Block<'_>, b: &Block<'_>) -> f64 {
+fn inner(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
     let strands = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     let (a, b) = (a.as_slice().unwrap_or_default(), b.as_slice().unwrap_or_default());
     a.chunks(64).zip(b.chunks(64)).map(strands).sum()
@@ -226,10 +226,13 @@ mod tests {
         assert!(halved.images(Array2::ones((2, 5)).view()).is_err());
         assert!(halved.outputs(Array2::ones((2, 4)).view(), Array2::ones((3, 4)).view()).is_err());
         assert!(halved.outputs(Array2::ones((2, 5)).view(), Array2::ones((2, 5)).view()).is_err());
+        let (weight, other) = (Array2::ones((2, 4)), Array2::<f64>::eye(3));
+        assert!(halved.rounding(other.view(), weight.view(), Array2::ones((2, 2)).view()).is_err());
         let factors = |r: usize| Factors { left: Array2::ones((2, 3)), right: Array2::ones((r, 4)), bias: None };
         for (width, r) in [(4, 2), (5, 3)] {
             let weight = Array2::ones((2, width));
             assert!(halved.lost(d.view(), weight.view(), weight.view(), &factors(r)).is_err());
         }
+        assert!(halved.lost(other.view(), weight.view(), weight.view(), &factors(3)).is_err());
     }
 }

@@ -1,9 +1,9 @@
 //! The quick route: `f32`, where it tells all that is asked. Singular values of `W L` for `D = L Lᵀ`; of weights that are far wider
 //! than tall, eigenvalues of `W D Wᵀ`, for which no root of `D` is taken.
 //!
-//! What rounding does to `W L` is known as a share of `‖W‖` and `‖L‖`; what it does to `W D Wᵀ` is seen, by a few products in `f64`. Where the loss at the largest rank that may be
-//! asked for is not well above that, or losses in the metric that judges are a small difference of those in the
-//! metric that finds directions, nothing is found, and [`f64`](super::basis) is the way.
+//! What rounding does to `W L` is known as a share of `‖W‖` and `‖L‖`; what it does to `W D Wᵀ` is seen, by a few products in
+//! `f64`. Where the loss at the largest rank that may be asked for is not well above that, or losses in the metric that judges
+//! are a small difference of those in the metric that finds directions, nothing is found, and [`f64`](super::basis) is the way.
 
 use std::cell::OnceCell;
 
@@ -39,8 +39,8 @@ pub(crate) type Room = OnceCell<Array2<f32>>;
 
 /// What a weight is multiplied with.
 enum Root<'m> {
-    /// `L` of `D = L Lᵀ`.
-    Triangle(&'m Triangle),
+    /// `L` of `D = L Lᵀ`, and the smallest loss that it tells.
+    Triangle(&'m Triangle, f64),
     /// `T` of `D = T + Tᵀ`, and `D`.
     Halved(&'m Halved, ArrayView2<'m, f64>),
 }
@@ -60,19 +60,21 @@ struct Measured {
 }
 
 impl<'m> Root<'m> {
-    fn of(weight: ArrayView2<'_, f32>, energy: f64, metric: &'m Metric) -> Option<Self> {
+    fn of(weight: ArrayView2<'_, f32>, metric: &'m Metric) -> Option<Self> {
+        let energy = Some(energy(weight)).filter(|energy| energy.is_finite())?;
         if weight.ncols() as f64 >= WIDE * weight.nrows() as f64
             && let (Some(halved), Form::Full(d)) = (metric.find().halved(), metric.find().form())
             && (MODEST.recip()..MODEST).contains(&(energy * halved.norm()))
         {
             return Some(Self::Halved(halved, d.view()));
         }
-        metric.find().triangle().map(Self::Triangle)
+        let triangle = metric.find().triangle()?;
+        Some(Self::Triangle(triangle, OF_ROOT * energy * triangle.energy()))
     }
 
     fn images(&self, weight: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
         match self {
-            Self::Triangle(triangle) => triangle.images(weight),
+            Self::Triangle(triangle, _) => triangle.images(weight),
             Self::Halved(halved, _) => halved.images(weight),
         }
     }
@@ -80,15 +82,15 @@ impl<'m> Root<'m> {
     /// None where rounding made the metric indefinite.
     fn decomposed<'a>(
         &self,
-        (weight, energy): (ArrayView2<'_, f32>, f64),
+        weight: ArrayView2<'_, f32>,
         images: &'a Array2<f32>,
         decomposer: &dyn Decomposer,
         limit: Rank,
     ) -> Result<Option<Apart<'a>>, DecomposeError> {
         let (outputs, smallest) = match self {
-            Self::Triangle(triangle) => {
+            Self::Triangle(_, smallest) => {
                 let decomposition = decomposer.svd(images.view(), limit)?;
-                return Ok(Some(Apart { decomposition, smallest: OF_ROOT * energy * triangle.energy() }));
+                return Ok(Some(Apart { decomposition, smallest: *smallest }));
             }
             Self::Halved(halved, d) => {
                 let outputs = halved.outputs(weight, images.view())?;
@@ -104,14 +106,14 @@ impl<'m> Root<'m> {
 
     fn lost(
         &self,
-        (weight, energy): (ArrayView2<'_, f32>, f64),
+        weight: ArrayView2<'_, f32>,
         images: &Array2<f32>,
         factors: &Factors,
     ) -> Result<Measured, DecomposeError> {
         Ok(match self {
-            Self::Triangle(triangle) => {
+            Self::Triangle(triangle, smallest) => {
                 let weighed = triangle.lost(images.view(), factors)?;
-                Measured { weighed, plain: None, smallest: OF_ROOT * energy * triangle.energy() }
+                Measured { weighed, plain: None, smallest: *smallest }
             }
             Self::Halved(halved, d) => {
                 let lost = halved.lost(*d, weight, images.view(), factors)?;
@@ -125,17 +127,13 @@ impl<'m> Root<'m> {
 struct Single<'m> {
     root: Root<'m>,
     judged: &'m Judged,
-    /// `‖W‖²`.
-    energy: f64,
 }
 
 impl<'m> Single<'m> {
     fn of(weight: ArrayView2<'_, f32>, metric: &'m Metric) -> Option<Self> {
         let large = weight.nrows().min(weight.ncols()) >= SMALLEST && weight.ncols() == metric.judge().size();
         let judged = metric.judged.as_ref().filter(|_| large)?;
-        let energy = Some(energy(weight)).filter(|energy| energy.is_finite())?;
-        let root = Root::of(weight, energy, metric)?;
-        Some(Self { root, judged, energy })
+        Some(Self { root: Root::of(weight, metric)?, judged })
     }
 
     /// `W L` or `W T`, made once.
@@ -166,9 +164,7 @@ pub(super) fn factorize<'a>(
         return Ok(None);
     };
     let images = single.images(weight, room)?;
-    let Some(apart) = single.root.decomposed((weight, single.energy), images, decomposer, limit)? else {
-        return Ok(None);
-    };
+    let Some(apart) = single.root.decomposed(weight, images, decomposer, limit)? else { return Ok(None) };
     let Apart { decomposition, smallest } = apart;
     let spectrum = decomposition.spectrum().clone();
     let rest = spectrum.loss(limit.get());
@@ -208,7 +204,7 @@ pub(super) fn measured_loss(
 ) -> Option<f64> {
     let single = Single::of(weight, metric)?;
     let images = single.images(weight, room).ok()?;
-    let Measured { weighed, plain, smallest } = single.root.lost((weight, single.energy), images, factors).ok()?;
+    let Measured { weighed, plain, smallest } = single.root.lost(weight, images, factors).ok()?;
     let plain = || plain.map_or_else(|| error(weight, factors.left.view(), factors.right.view()), Ok);
     let judged = single.judged.lost(weighed, plain, of_mean).ok()?;
     are_told(weighed, judged, smallest).then_some(judged)
