@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""All linear layers of a checkpoint in the metric of their inputs: the loop of SVD-LLM, and calabi-cli, on one thread.
+"""All linear layers of a checkpoint in the metric of their inputs: the loop of SVD-LLM, and calabi, on one thread.
 
     torch-python benches/peers/svd_llm_loop.py MODEL STATISTICS [--program target/release/calabi-cli] [--keep 0.25]
 
 MODEL is a checkpoint folder, STATISTICS what `calabi-cli calibrate` wrote for it. The loop is what the published tool does for
 each layer (Cholesky factor of the Gram matrix in f64, its inverse, torch.linalg.svd of the scaled weight, truncation), from
-weights in memory to factors in memory. calabi-cli reads the checkpoint and writes the new one; its CPU seconds are those
-of the process, and those of a run that keeps every layer dense (reading, copying, writing) are said apart. The loss is
-tr(E D E') over all layers, from the factors themselves.
+weights and Gram matrices in memory to factors in memory. calabi does it twice: from the same matrices in memory to factors in
+memory (`calabi/examples/time_loop.rs`, which also measures what its factors lose), and as a whole run of calabi-cli, which
+reads the checkpoint and the statistics, writes the new checkpoint and reports on it. Seconds are those of the processor,
+medians of interleaved rounds. The loss is tr(E D E') over all layers, from the factors themselves.
 """
 
 import os
@@ -20,11 +21,14 @@ import json
 import pathlib
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 
 import torch
+from built import build
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 torch.set_num_threads(1)
 
@@ -37,32 +41,63 @@ def main():
     parser.add_argument("--keep", type=float, default=0.25, help="share of min(m, n) that is the rank")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    in_memory = build("time_loop", "calabi")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
-        compare(args, pathlib.Path(folder))
+        compare(args, in_memory, pathlib.Path(folder))
 
 
-def compare(args, folder):
+def compare(args, program, folder):
     metrics, layers = statistics(args.statistics)
     weights = read(args.model, [f"{name}.weight" for name in layers])
     ranks = {name: max(1, int(-(-args.keep * min(weights[f"{name}.weight"].shape) // 1))) for name in layers}
-    loop, ours, dense = [], [], []
-    for _ in range(args.rounds):
-        start = time.process_time()
-        factors = {name: svd_llm(weights[f"{name}.weight"], metrics[source], ranks[name]) for name, source in layers.items()}
-        loop.append(time.process_time() - start)
-        ours.append(calabi(args, folder, f'kind = "fraction"\nkeep = {args.keep}'))
-        dense.append(calabi(args, folder / "dense", 'kind = "fixed"\nrank = 1', 'min_features = 1000000\n'))
-    theirs = sum(loss(weights[f"{n}.weight"], *factors[n], metrics[s]) for n, s in layers.items())
-    mine = read_factors(folder / "small", layers)
-    own = sum(loss(weights[f"{n}.weight"], *mine[n], metrics[s]) for n, s in layers.items())
-    seconds = {name: sorted(found)[len(found) // 2] for name, found in (("loop", loop), ("ours", ours), ("copy", dense))}
+    loop, run = [], []
+    with InMemory(program, args.keep, folder, (weights, metrics, layers)) as in_memory:
+        for _ in range(args.rounds):
+            start = time.process_time()
+            factors = {name: svd_llm(weights[f"{name}.weight"], metrics[source], ranks[name]) for name, source in layers.items()}
+            loop.append(time.process_time() - start)
+            in_memory.round()
+            run.append(calabi(args, folder))
+    found = {"loop": factors, "in memory": read_factors(folder, layers), "run": read_factors(folder / "small", layers)}
+    losses = {name: sum(loss(weights[f"{n}.weight"], *found[name][n], metrics[s]) for n, s in layers.items()) for name in found}
+    seconds = {name: sorted(each)[len(each) // 2] for name, each in (("loop", loop), ("in memory", in_memory.seconds), ("run", run))}
     print(json.dumps({
         "layers": len(layers),
-        **{name: round(value, 2) for name, value in seconds.items()},
-        "ratio": round(seconds["loop"] / seconds["ours"], 2),
-        "ratio without copying": round(seconds["loop"] / (seconds["ours"] - seconds["copy"]), 2),
-        "loss of ours as a share of the loop's": round(own / theirs, 6),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "ratio in memory": round(seconds["loop"] / seconds["in memory"], 2),
+        "ratio of a run": round(seconds["loop"] / seconds["run"], 2),
+        "loss as a share of the loop's": {name: round(losses[name] / losses["loop"], 6) for name in ("in memory", "run")},
     }))
+
+
+class InMemory:
+    """Our loop, in a process of its own that waits for rounds; its factors are there once it has ended."""
+
+    def __init__(self, program, keep, folder, model):
+        weights, metrics, layers = model
+        matrices = folder / "matrices.safetensors"
+        sources = {name: f"gram.{source}" for name, source in layers.items()}
+        tensors = {name: weights[f"{name}.weight"].contiguous() for name in layers}
+        tensors |= {f"gram.{source}": gram.contiguous() for source, gram in metrics.items()}
+        save_file(tensors, matrices, metadata={"layers": json.dumps(sources)})
+        command = [program, matrices, folder / "factors.safetensors", str(keep)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.seconds = []
+
+    def round(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.seconds.append(float(self.process.stdout.readline()))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        if self.process.wait() != 0:
+            sys.exit("time_loop failed")
 
 
 def statistics(path):
@@ -110,13 +145,13 @@ def loss(weight, left, right, gram):
     return ((error @ gram) * error).sum().item()
 
 
-def calabi(args, folder, rank, layers=""):
+def calabi(args, folder):
     """CPU seconds of a run on one thread."""
-    folder.mkdir(exist_ok=True)
     pipeline = folder / "pipeline.toml"
     pipeline.write_text(
-        f'[model]\ninput = "{args.model.absolute()}"\noutput = "{folder}/small"\n[layers]\nmultiple = 1\n{layers}'
-        f'[calibration]\nstatistics = "{args.statistics.absolute()}"\nbias = "none"\nshrinkage = 0\n[rank]\n{rank}\n'
+        f'[model]\ninput = "{args.model.absolute()}"\noutput = "{folder}/small"\n[layers]\nmultiple = 1\n'
+        f'[calibration]\nstatistics = "{args.statistics.absolute()}"\nbias = "none"\nshrinkage = 0\n'
+        f'[rank]\nkind = "fraction"\nkeep = {args.keep}\n'
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [args.program, "run", pipeline, "--force", "--threads", "1"]

@@ -12,7 +12,7 @@ use pulp::Arch;
 
 pub(crate) use self::symmetric::{DampedGram, SymmetricRows};
 use crate::noise::Noise;
-use crate::weight::{Weight, add_multiple, dot};
+use crate::weight::{Weight, add_multiple, dot, dots};
 
 /// Rows that tell whether a look at all of them is worth its time.
 const SAMPLED: usize = 32;
@@ -133,8 +133,8 @@ fn pass<'w>(weight: impl Iterator<Item = &'w [f32]>, rows: &mut [Vec<f64>; 2]) -
     let mut squares = [0.0; 2];
     Arch::new().dispatch(|| {
         for row in weight {
-            for ((image, known), square) in images.iter_mut().zip(&*rows).zip(&mut squares) {
-                let along = dot(row, known);
+            let along = dots(row, rows.each_ref().map(Vec::as_slice));
+            for ((image, along), square) in images.iter_mut().zip(along).zip(&mut squares) {
                 *square += along * along;
                 add_multiple(image, along, row);
             }

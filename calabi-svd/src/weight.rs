@@ -153,17 +153,34 @@ pub(crate) fn add_multiple(to: &mut [f64], by: f64, row: &[f32]) {
     to.iter_mut().zip(row).for_each(|(to, &v)| *to += by * f64::from(v));
 }
 
-/// The product of a row with `x`, summed in eight strands: one strand waits for each addition.
+/// The product of a row with `x`.
 #[allow(clippy::inline_always)] // for the instructions of its caller
 #[inline(always)]
 pub(crate) fn dot<T: Copy + Into<f64>>(row: &[T], x: &[f64]) -> f64 {
-    let (rows, rest) = row.as_chunks::<8>();
-    let (xs, tail) = x.as_chunks::<8>();
-    let mut strands = [0.0; 8];
-    for (row, x) in rows.iter().zip(xs) {
-        strands.iter_mut().zip(row).zip(x).for_each(|((sum, &a), b)| *sum += a.into() * b);
+    let [product] = dots(row, [x]);
+    product
+}
+
+/// The products of a row with some vectors, each summed in eight strands: one strand waits for each addition. The row is
+/// read once.
+#[allow(clippy::inline_always)] // for the instructions of its caller
+#[inline(always)]
+pub(crate) fn dots<T: Copy + Into<f64>, const COUNT: usize>(row: &[T], xs: [&[f64]; COUNT]) -> [f64; COUNT] {
+    let (eights, rest) = row.as_chunks::<8>();
+    let xs = xs.map(<[f64]>::as_chunks::<8>);
+    let mut strands = [[0.0; 8]; COUNT];
+    for (place, row) in eights.iter().enumerate() {
+        let row = row.map(T::into);
+        for (strands, (x, _)) in strands.iter_mut().zip(&xs) {
+            if let Some(x) = x.get(place) {
+                strands.iter_mut().zip(&row).zip(x).for_each(|((sum, a), b)| *sum += a * b);
+            }
+        }
     }
-    strands.iter().sum::<f64>() + rest.iter().zip(tail).map(|(&a, b)| a.into() * b).sum::<f64>()
+    std::array::from_fn(|k| {
+        let (_, tail) = xs[k];
+        strands[k].iter().sum::<f64>() + rest.iter().zip(tail).map(|(&a, b)| a.into() * b).sum::<f64>()
+    })
 }
 
 /// Copies to row-major `f64`, in tiles: reading a transposed matrix column by column misses every cache line.

@@ -119,7 +119,7 @@ pub fn energy(x: ArrayView2<'_, f32>) -> f64 {
 }
 
 /// Columns of left vectors that are made at a time: more of them change no bit of those before.
-pub const TOGETHER: usize = 64;
+pub const TOGETHER: usize = 48;
 
 /// Orthonormal columns that span those of `A V`, each on the side of its own: left singular vectors of `A` from the
 /// right ones, to the precision of `f32`. [`TOGETHER`] of them are made at a time, from those before and these alone.
@@ -140,22 +140,22 @@ pub fn left_vectors(a: ArrayView2<'_, f32>, v: ArrayView2<'_, f32>) -> Result<Ar
     Ok(Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |place| vectors[place]))
 }
 
-/// What directions add to the columns before them, as orthonormal columns on the sides of the directions.
+/// What directions of length one add to the columns before them, as orthonormal columns on the sides of the directions.
 fn made_orthonormal(before: MatRef<'_, f32>, directions: MatRef<'_, f32>) -> Mat<f32> {
     let new = without(before, directions.to_owned());
+    // Those that are left nearly as long as they were have no more of the columns before than rounding.
     nearly_orthonormal(new.clone()).unwrap_or_else(|| {
         // Where a direction is nothing new another one is taken, which may lie among those before.
-        let mut vectors = orthonormal(without(before, orthonormal(new)));
+        let once = orthonormal(without(before, new));
+        let mut vectors = orthonormal(without(before, without(before, once)));
         signs::follow(&mut vectors, directions);
         vectors
     })
 }
 
-/// `X` without what it has of orthonormal columns, twice: the first time leaves rounding.
+/// `X` without what it has of orthonormal columns: where that is much, rounding is left of it.
 fn without(columns: MatRef<'_, f32>, mut x: Mat<f32>) -> Mat<f32> {
-    for _ in 0..2 {
-        products::take_out(x.as_mut(), columns);
-    }
+    products::take_out(x.as_mut(), columns);
     x
 }
 

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use calabi_api::{
     Choice, ConfigError, DType, DecomposeError, Decomposer, Factors, Kept, Layer, LayerCost, LayerOptions,
-    LayerSpectrum, Name, Rank, RankAllocator, RankSelector, Role, SelectError, Shape, Spectrum, Statistics, Vectors,
-    Wiring,
+    LayerSpectrum, Name, Rank, RankAllocator, RankSelector, Role, SelectError, Shape, Spectrum, Vectors, Wiring,
 };
 use ndarray::ArrayView2;
 
@@ -42,7 +41,7 @@ pub struct Matrix<'a> {
     weight: ArrayView2<'a, f32>,
     shape: Shape,
     decomposer: Arc<dyn Decomposer>,
-    metric: Option<(Metric, Statistics)>,
+    metric: Option<Arc<InputMetric>>,
     settings: LayerSettings,
 }
 
@@ -95,14 +94,14 @@ impl<'a> Matrix<'a> {
         Self { decomposer, ..self }
     }
 
-    /// The same, its error measured in what flows into it.
+    /// The same, its error measured in what flows into it, which other matrices may share.
     ///
     /// # Errors
     /// Where the statistics do not fit the weight.
-    pub fn with_metric(self, metric: InputMetric) -> Result<Self, Error> {
-        let statistics = metric.statistics.clone();
-        let metric = metric.of_shape(self.shape)?;
-        Ok(Self { metric: Some((metric, statistics)), ..self })
+    pub fn with_metric(self, metric: impl Into<Arc<InputMetric>>) -> Result<Self, Error> {
+        let metric = metric.into();
+        metric.prepare(self.shape)?;
+        Ok(Self { metric: Some(metric), ..self })
     }
 
     /// The same, with ranks rounded to multiples, and dense where its factors would not be smaller, if asked so.
@@ -160,8 +159,7 @@ impl<'a> Matrix<'a> {
             });
         };
         let basis = parts.basis(rank).map_err(|e| self.failed(e))?;
-        let metric = self.metric.as_ref().map(|(metric, _)| metric);
-        let made = Made::unrounded(self.weight, basis, metric).map_err(|e| self.failed(e))?;
+        let made = Made::unrounded(self.weight, basis, self.metric()).map_err(|e| self.failed(e))?;
         let (predicted_error, measured_error) = (
             spectrum.relative_error(rank.get()),
             made.measured_error(spectrum.energy(), &room).map_err(|e| self.failed(e))?,
@@ -172,16 +170,19 @@ impl<'a> Matrix<'a> {
     fn choose(&self, selector: &dyn RankSelector, spectrum: &Spectrum) -> Result<Choice, Error> {
         let weight = || Ok(self.weight.to_owned());
         let none = || SelectError::new("there are no statistics of what flows into the matrix: give a metric");
-        let statistics = || self.metric.as_ref().map(|(_, statistics)| statistics.clone()).ok_or_else(none);
+        let statistics = || self.metric.as_ref().map(|metric| metric.statistics()).ok_or_else(none);
         let seen =
             LayerSpectrum::new(self.name, self.shape, spectrum).with_weight(&weight).with_statistics(&statistics);
         chosen(selector, &seen, &self.settings)
     }
 
     fn parts<'p>(&'p self, limit: Rank, room: &'p Room) -> Result<Parts<'p>, Error> {
-        let metric = self.metric.as_ref().map(|(metric, _)| metric);
         let limits = Limits { kept: limit, known: limit };
-        Parts::of(self.weight, metric, &*self.decomposer, limits, room).map_err(|e| self.failed(e))
+        Parts::of(self.weight, self.metric(), &*self.decomposer, limits, room).map_err(|e| self.failed(e))
+    }
+
+    fn metric(&self) -> Option<&Metric> {
+        self.metric.as_ref().and_then(|metric| metric.prepared())
     }
 
     fn failed(&self, source: DecomposeError) -> Error {

@@ -21,6 +21,7 @@ mod anchored;
 mod basis;
 mod factorize;
 mod form;
+mod inputs;
 mod judged;
 mod losses;
 mod measure;
@@ -33,7 +34,7 @@ mod whitened;
 
 use std::sync::OnceLock;
 
-use calabi_api::{Normalisation, Statistics};
+use calabi_api::Normalisation;
 use ndarray::Array1;
 
 use crate::store::Hashed;
@@ -43,6 +44,7 @@ use root::Rooted;
 pub(crate) use anchored::Anchored;
 pub(crate) use factorize::{Factorization, Limits, factorize, factors_from_basis};
 pub(crate) use form::Form;
+pub(crate) use inputs::Inputs;
 pub(crate) use measure::{compensation, measured_loss};
 pub(crate) use settings::Shrinkage;
 pub use settings::{Bias, Objective};
@@ -77,7 +79,7 @@ impl Metric {
         let uncentred = |scales: Form| {
             let mut full = scales.into_full();
             form::rank_one(&mut full, 1.0, &mean, &mean);
-            Form::Full(full)
+            Form::from(full)
         };
         match bias {
             Bias::None => Self::new(uncentred(scales), None, None),
@@ -87,25 +89,26 @@ impl Metric {
     }
 
     /// `U` from the scales of the features alone; losses on the whole Gram matrix.
-    pub(crate) fn diagonal(statistics: Statistics, bias: Bias) -> Self {
-        let Seen { find, judge, mean } = Seen::new(statistics, bias);
+    pub(crate) fn diagonal(inputs: impl Into<Inputs>, bias: Bias) -> Self {
+        let Seen { find, judge, mean } = Seen::new(inputs.into(), bias);
         let diagonal = find.diagonal();
         Self::new(diagonal, Some(judge.unwrap_or(find)), mean)
     }
 
     /// `U` from the whole Gram matrix, shrunk by `α`; losses on the matrix as it was measured.
-    pub(crate) fn gram(statistics: Statistics, bias: Bias, shrinkage: Shrinkage) -> Self {
-        let alpha = shrinkage.alpha(statistics.tokens, statistics.mean.len());
-        let Seen { find, judge, mean } = Seen::new(statistics, bias);
+    pub(crate) fn gram(inputs: impl Into<Inputs>, bias: Bias, shrinkage: Shrinkage) -> Self {
+        let inputs = inputs.into();
+        let alpha = shrinkage.alpha(inputs.tokens, inputs.mean.len());
+        let Seen { find, judge, mean } = Seen::new(inputs, bias);
         let centred = mean.clone().filter(|_| bias == Bias::Residual);
         if alpha == 0.0 {
             return Self { judged: Judged::new(0.0, 0.0, centred), ..Self::new(find, judge, mean) };
         }
         let full = find.into_full();
         let shift = alpha * form::mean_diagonal(&full);
-        let shrunk = Form::Full(form::shrunk(full.clone(), alpha, shift));
+        let shrunk = Form::from(form::shrunk(full.clone(), alpha, shift));
         let judged = Judged::new(alpha, shift, centred);
-        Self { judged, ..Self::new(shrunk, Some(judge.unwrap_or(Form::Full(full))), mean) }
+        Self { judged, ..Self::new(shrunk, Some(judge.unwrap_or(Form::from(full))), mean) }
     }
 
     fn new(find: Form, judge: Option<Form>, mean: Option<Array1<f64>>) -> Self {
@@ -162,8 +165,8 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(Statistics { gram, mean, .. }: Statistics, bias: Bias) -> Self {
-        let centred = || Form::Full(form::centred(&gram, &mean));
+    fn new(Inputs { gram, mean, .. }: Inputs, bias: Bias) -> Self {
+        let centred = || Form::from(form::centred(&gram, &mean));
         match bias {
             Bias::None => Self { find: Form::Full(gram), judge: None, mean: None },
             Bias::Residual => Self { judge: Some(centred()), find: Form::Full(gram), mean: Some(mean) },

@@ -168,12 +168,10 @@ impl Metric<'_> {
         let mean = self.mean.as_array().to_owned();
         let statistics = Statistics { gram, mean, tokens: self.tokens };
         let shrinkage = self.shrinkage.map(|share| serde_json::json!(share)).unwrap_or_default();
-        Ok(InputMetric {
-            statistics,
-            objective: named(py, "objective", self.objective.as_str().into())?,
-            bias: named(py, "bias", self.bias.as_str().into())?,
-            shrinkage: named(py, "shrinkage", shrinkage)?,
-        })
+        Ok(InputMetric::of(statistics)
+            .with_objective(named(py, "objective", self.objective.as_str().into())?)
+            .with_bias(named(py, "bias", self.bias.as_str().into())?)
+            .with_shrinkage(named(py, "shrinkage", shrinkage)?))
     }
 }
 

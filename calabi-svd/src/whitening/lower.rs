@@ -11,42 +11,48 @@ use crate::{products, threads};
 /// Rows of a weight that are multiplied at a time, where it has twice as many.
 const PART: usize = 512;
 
-/// Columns of a product that are made at a time: of the triangle's they begin where it does.
-const COLUMNS: usize = 96;
+/// Columns that lie together, and that are made at a time.
+const COLUMNS: usize = 48;
 
 /// A lower triangular matrix, `n × n`.
 #[derive(Debug, Clone)]
 pub(super) struct LowerTriangle {
-    entries: Mat<f32>,
+    size: usize,
+    /// Its columns, some at a time, each from the row down where the first of them begins.
+    blocks: Vec<Mat<f32>>,
 }
 
 impl LowerTriangle {
     /// The matrix with these columns, each from the diagonal down, rounded.
-    pub(super) fn of<'a>(n: usize, columns: impl Iterator<Item = &'a [f64]>) -> Self {
-        let mut entries = Mat::zeros(n, n);
-        for (j, column) in columns.take(n).enumerate() {
-            let below = entries.col_mut(j).subrows_mut(j, n - j);
-            below.iter_mut().zip(column).for_each(|(to, &v)| *to = Real::of(v));
-        }
-        Self { entries }
+    pub(super) fn of<'a>(size: usize, mut columns: impl Iterator<Item = &'a [f64]>) -> Self {
+        let block = |first: usize| {
+            let mut block = Mat::zeros(size - first, COLUMNS.min(size - first));
+            for (k, (to, column)) in block.col_iter_mut().zip(&mut columns).enumerate() {
+                to.iter_mut().skip(k).zip(column).for_each(|(to, &v)| *to = Real::of(v));
+            }
+            block
+        };
+        Self { size, blocks: (0..size).step_by(COLUMNS).map(block).collect() }
     }
 
     /// The matrix with half of its diagonal.
     pub(super) fn with_half_diagonal(mut self) -> Self {
-        (0..self.entries.nrows()).for_each(|i| self.entries[(i, i)] *= 0.5);
+        for block in &mut self.blocks {
+            (0..block.ncols()).for_each(|k| block[(k, k)] *= 0.5);
+        }
         self
     }
 
     /// `n`.
     pub(super) fn size(&self) -> usize {
-        self.entries.nrows()
+        self.size
     }
 
     /// `X T`, of as many columns as there are rows here.
     pub(super) fn multiplied(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>, DecomposeError> {
         let (rows, cols) = x.dim();
-        if cols != self.entries.nrows() {
-            return Err(DecomposeError::Beyond { asked: cols, available: self.entries.nrows() });
+        if cols != self.size {
+            return Err(DecomposeError::Beyond { asked: cols, available: self.size });
         }
         let (x, mut product) = (row_major(x), Array2::zeros(x.dim()));
         if let Some(to) = product.as_slice_mut() {
@@ -63,11 +69,10 @@ impl LowerTriangle {
             threads::join(|| self.multiply_rows(upper, first), || self.multiply_rows(lower, second));
             return;
         }
-        let (n, mut to) = (self.entries.ncols(), to);
-        for first in (0..n).step_by(COLUMNS) {
-            let width = COLUMNS.min(n - first);
-            let below = self.entries.submatrix(first, first, n - first, width);
-            products::replace(to.as_mut().subcols_mut(first, width), x.subcols(first, n - first), below);
+        let mut to = to;
+        for (first, block) in (0..self.size).step_by(COLUMNS).zip(&self.blocks) {
+            let x = x.subcols(first, self.size - first);
+            products::replace(to.as_mut().subcols_mut(first, block.ncols()), x, block.as_ref());
         }
     }
 }

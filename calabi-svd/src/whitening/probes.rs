@@ -6,7 +6,7 @@
 use pulp::Arch;
 
 use crate::noise::Noise;
-use crate::weight::{add_multiple, dot};
+use crate::weight::{add_multiple, dot, dots};
 
 /// Vectors at a time: a row is read once for all.
 const COUNT: usize = 4;
@@ -23,20 +23,28 @@ impl Probes {
 
     /// `A z`, for the rows of `A`.
     pub(super) fn times<'a, T: Copy + Into<f64> + 'a>(&self, rows: impl Iterator<Item = &'a [T]>) -> Self {
-        self.each(rows, |_, row, z| dot(row, z))
+        self.each(rows, |_, row, z| dots(row, z))
     }
 
     /// `T z` for the lower triangle `T` of a matrix with these rows, its diagonal halved.
     pub(super) fn times_half<'a>(&self, rows: impl Iterator<Item = &'a [f64]>) -> Self {
-        self.each(rows, |i, row, z| dot(&row[..i], &z[..i]) + 0.5 * row[i] * z[i])
+        self.each(rows, |i, row, z| {
+            let before = dots(&row[..i], z.map(|z| &z[..i]));
+            std::array::from_fn(|k| before[k] + 0.5 * row[i] * z[k][i])
+        })
     }
 
-    /// What each row, with its number, makes of each vector.
-    fn each<'a, T: 'a>(&self, rows: impl Iterator<Item = &'a [T]>, of: impl Fn(usize, &'a [T], &[f64]) -> f64) -> Self {
+    /// What each row, with its number, makes of the vectors.
+    fn each<'a, T: 'a>(
+        &self,
+        rows: impl Iterator<Item = &'a [T]>,
+        of: impl Fn(usize, &'a [T], [&[f64]; COUNT]) -> [f64; COUNT],
+    ) -> Self {
+        let vectors = self.0.each_ref().map(Vec::as_slice);
         let mut products: [Vec<f64>; COUNT] = std::array::from_fn(|_| Vec::new());
         Arch::new().dispatch(|| {
             for (i, row) in rows.enumerate() {
-                products.iter_mut().zip(&self.0).for_each(|(products, z)| products.push(of(i, row, z)));
+                products.iter_mut().zip(of(i, row, vectors)).for_each(|(products, product)| products.push(product));
             }
         });
         Self(products)

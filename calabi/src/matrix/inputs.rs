@@ -1,12 +1,16 @@
 //! What flows into a matrix, as its error is measured in it.
 
+use std::sync::OnceLock;
+
 use calabi_api::settings::Share;
 use calabi_api::{ConfigError, Shape, Statistics};
 
-use crate::metric::{Metric, Shrinkage};
+use crate::metric::{Inputs, Metric, Shrinkage};
 use crate::{Bias, Objective};
 
 /// What flows into a matrix, and how its error is measured in it.
+///
+/// Matrices on one input share it in an [`Arc`](std::sync::Arc): what all of them need of it is made once.
 ///
 /// ```
 /// use calabi::api::{Rank, Statistics, ndarray::{Array2, array}};
@@ -20,32 +24,75 @@ use crate::{Bias, Objective};
 /// assert!(factors.left.dot(&factors.right)[[1, 1]] > 1.99);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct InputMetric {
-    /// Moments of the inputs.
-    pub statistics: Statistics,
-    /// [`Gram`](Objective::Gram), or its [`Diagonal`](Objective::Diagonal).
-    pub objective: Objective,
-    /// What becomes of the mean of what is cut.
-    pub bias: Bias,
-    /// How far the Gram matrix is drawn towards its scaled identity; none lets the number of tokens say it.
-    pub shrinkage: Option<Share>,
+    inputs: Inputs,
+    objective: Objective,
+    bias: Bias,
+    shrinkage: Option<Share>,
+    /// What was made of all that for the first matrix.
+    metric: OnceLock<Metric>,
 }
 
 impl InputMetric {
-    /// The whole Gram matrix of these statistics, without a bias that makes up for the mean of what is cut.
+    /// The whole Gram matrix of these statistics, drawn towards its scaled identity as far as the number of tokens says, without a
+    /// bias that makes up for the mean of what is cut.
     #[must_use]
     pub fn of(statistics: Statistics) -> Self {
-        Self { statistics, objective: Objective::Gram, bias: Bias::None, shrinkage: None }
+        Self {
+            inputs: statistics.into(),
+            objective: Objective::Gram,
+            bias: Bias::None,
+            shrinkage: None,
+            metric: OnceLock::new(),
+        }
     }
 
-    /// The metric of a weight of this shape.
-    pub(super) fn of_shape(self, shape: Shape) -> Result<Metric, ConfigError> {
-        let Self { statistics, objective, bias, shrinkage } = self;
-        check(&statistics, shape)?;
-        match objective {
-            Objective::Gram => Ok(Metric::gram(statistics, bias, Shrinkage::from(shrinkage))),
-            Objective::Diagonal => Ok(Metric::diagonal(statistics, bias)),
+    /// The same, of [`Gram`](Objective::Gram), or its [`Diagonal`](Objective::Diagonal).
+    #[must_use]
+    pub fn with_objective(self, objective: Objective) -> Self {
+        Self { objective, metric: OnceLock::new(), ..self }
+    }
+
+    /// The same, with this made of the mean of what is cut.
+    #[must_use]
+    pub fn with_bias(self, bias: Bias) -> Self {
+        Self { bias, metric: OnceLock::new(), ..self }
+    }
+
+    /// The same, its Gram matrix drawn so far towards its scaled identity; none lets the number of tokens say it.
+    #[must_use]
+    pub fn with_shrinkage(self, shrinkage: Option<Share>) -> Self {
+        Self { shrinkage, metric: OnceLock::new(), ..self }
+    }
+
+    /// A copy of what it was made of.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.inputs.statistics()
+    }
+
+    /// Makes the metric of weights of this width, or finds it made.
+    pub(super) fn prepare(&self, shape: Shape) -> Result<(), ConfigError> {
+        check_width(&self.inputs, shape)?;
+        if self.metric.get().is_none() {
+            let made = self.made()?;
+            self.metric.get_or_init(|| made);
+        }
+        Ok(())
+    }
+
+    /// The metric, once it is [prepared](Self::prepare).
+    pub(super) fn prepared(&self) -> Option<&Metric> {
+        self.metric.get()
+    }
+
+    fn made(&self) -> Result<Metric, ConfigError> {
+        check_finite(&self.inputs)?;
+        let inputs = self.inputs.clone();
+        match self.objective {
+            Objective::Gram => Ok(Metric::gram(inputs, self.bias, Shrinkage::from(self.shrinkage))),
+            Objective::Diagonal => Ok(Metric::diagonal(inputs, self.bias)),
             Objective::None | Objective::Norm => {
                 Err(ConfigError::new("the objective of a matrix with statistics is `gram` or `diagonal`")
                     .with_help("leave the statistics out to measure the error of the weight itself"))
@@ -54,7 +101,7 @@ impl InputMetric {
     }
 }
 
-fn check(Statistics { gram, mean, .. }: &Statistics, shape: Shape) -> Result<(), ConfigError> {
+fn check_width(Inputs { gram, mean, .. }: &Inputs, shape: Shape) -> Result<(), ConfigError> {
     let n = shape.cols();
     if gram.dim() != (n, n) {
         let (rows, cols) = gram.dim();
@@ -65,9 +112,15 @@ fn check(Statistics { gram, mean, .. }: &Statistics, shape: Shape) -> Result<(),
         let message = format!("the mean has {} entries, and a weight of {shape} has {n} inputs", mean.len());
         return Err(ConfigError::new(message).with_help(format!("give E[x], {n} numbers")));
     }
-    if let Some(value) = gram.iter().chain(mean).find(|value| !value.is_finite()) {
-        return Err(ConfigError::new(format!("the statistics hold {value}, which is not a finite number"))
-            .with_help("look for samples that overflow"));
-    }
     Ok(())
+}
+
+fn check_finite(Inputs { gram, mean, .. }: &Inputs) -> Result<(), ConfigError> {
+    // Without a search: it would look at one number after the other.
+    if gram.fold(true, |all, value| all & value.is_finite()) && mean.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let value = gram.iter().chain(mean).find(|value| !value.is_finite()).unwrap_or(&f64::NAN);
+    Err(ConfigError::new(format!("the statistics hold {value}, which is not a finite number"))
+        .with_help("look for samples that overflow"))
 }

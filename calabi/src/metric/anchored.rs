@@ -63,10 +63,10 @@ impl Anchored {
         let shift = alpha * mean_diagonal(&find);
         Self {
             towards: shrunk(towards, alpha, shift),
-            find: Rooted::new(Form::Full(shrunk(find, alpha, shift))),
-            original: Form::Full(original),
+            find: Rooted::new(Form::from(shrunk(find, alpha, shift))),
+            original: Form::from(original),
             cross,
-            compressed: Form::Full(compressed),
+            compressed: Form::from(compressed),
             means,
         }
     }

@@ -1,10 +1,8 @@
 //! Quadratic forms: the matrix `D` of a metric, as little of it as is needed.
 
-use std::borrow::Cow;
-
 use crate::store::Hashed;
 use calabi_svd::dense::product64;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{ArcArray2, Array1, Array2, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 
 /// A symmetric `n × n` matrix `D`.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,8 +11,14 @@ pub(crate) enum Form {
     Identity(usize),
     /// A diagonal matrix.
     Diagonal(Array1<f64>),
-    /// A full one.
-    Full(Array2<f64>),
+    /// A full one, which others may hold too.
+    Full(ArcArray2<f64>),
+}
+
+impl From<Array2<f64>> for Form {
+    fn from(full: Array2<f64>) -> Self {
+        Self::Full(full.into_shared())
+    }
 }
 
 impl Form {
@@ -57,10 +61,10 @@ impl Form {
     }
 
     /// All of its entries.
-    pub(crate) fn full(&self) -> Cow<'_, Array2<f64>> {
+    pub(crate) fn full(&self) -> CowArray<'_, f64, Ix2> {
         match self {
-            Self::Full(d) => Cow::Borrowed(d),
-            other => Cow::Owned(other.clone().into_full()),
+            Self::Full(d) => d.view().into(),
+            other => other.clone().into_full().into(),
         }
     }
 
@@ -69,7 +73,7 @@ impl Form {
         match self {
             Self::Identity(n) => Array2::eye(n),
             Self::Diagonal(d) => Array2::from_diag(&d),
-            Self::Full(d) => d,
+            Self::Full(d) => d.into_owned(),
         }
     }
 
@@ -83,9 +87,9 @@ impl Form {
 }
 
 /// `D − μ μᵀ`. The variance of a feature that never varied is zero, not what rounding leaves of it.
-pub(crate) fn centred(d: &Array2<f64>, mean: &Array1<f64>) -> Array2<f64> {
+pub(crate) fn centred(d: &ArrayRef2<f64>, mean: &Array1<f64>) -> Array2<f64> {
     const ROUNDING: f64 = 16.0 * f64::EPSILON;
-    let mut centred = d.clone();
+    let mut centred = d.to_owned();
     rank_one(&mut centred, -1.0, mean, mean);
     for feature in 0..mean.len() {
         if centred[(feature, feature)] <= ROUNDING * d[(feature, feature)] {
@@ -111,6 +115,6 @@ pub(crate) fn shrunk(mut d: Array2<f64>, alpha: f64, shift: f64) -> Array2<f64> 
 }
 
 /// `tr D / n`, at least zero.
-pub(crate) fn mean_diagonal(d: &Array2<f64>) -> f64 {
+pub(crate) fn mean_diagonal(d: &ArrayRef2<f64>) -> f64 {
     (d.diag().sum() / d.nrows().max(1) as f64).max(0.0)
 }

@@ -102,7 +102,7 @@ fn moments_of_the_identity_give_plain_singular_values() {
 
 #[test]
 fn the_cheaper_side_is_taken() {
-    let form = Form::Full(Array2::eye(1));
+    let form = Form::from(Array2::eye(1));
     let by = |m, n| route(calabi_api::Shape::new(m, n).unwrap(), &form);
     assert_eq!([by(576, 1536), by(576, 576)], [Route::Outputs; 2]);
     assert_eq!([by(1536, 576), by(577, 576)], [Route::Inputs; 2]);
