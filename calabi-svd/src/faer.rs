@@ -35,9 +35,9 @@ use crate::weight::Weight;
 ///
 /// # Memory
 /// One copy of the weight (`4mn` bytes, from which the larger side's vectors are made; one more while a first value is scaled down),
-/// and for `s = min(m, n)`: `input`
-/// takes `8 s²` bytes and `16 s r` for the vectors of rank `r`, `loss` half of the first (for leading ones alone as much once more for a proof, and up to half of
-/// that for the vectors in work), `full` a copy of the weight in `f64` and `40 s²`.
+/// and for `s = min(m, n)`: `input` takes `8 s²` bytes (half as much again while the Gram matrix is reduced) and `16 s r` for the
+/// vectors of rank `r`, `loss` half of the first (for leading ones alone as much once more for a proof, and up to half of that for
+/// the vectors in work), `full` a copy of the weight in `f64` and `40 s²`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(crate = "calabi_api::schemars")]

@@ -3,6 +3,8 @@
 use faer::traits::RealField;
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::tridiagonal::{BLOCK, ROWS};
+
 /// A precision in which a symmetric matrix is reduced.
 ///
 /// Sums run in as many strands as the processor's vectors have lanes: results depend on its features, not on threads.
@@ -13,8 +15,8 @@ pub(crate) trait Real: RealField + Copy + Send + Sync + 'static {
     /// The same number.
     fn wide(self) -> f64;
 
-    /// The products `aⱼᵀ x` of four columns, while `y += Σⱼ byⱼ aⱼ`. All of one length.
-    fn dots_and_combine(a: [&[Self]; 4], by: [Self; 4], x: &[Self], y: &mut [Self]) -> [Self; 4];
+    /// The products `aⱼᵀ x` of four columns, while `y += Σⱼ byⱼ aⱼ`: [`ROWS`] rows of one column stand before those of the other.
+    fn times_blocks(a: &[Self], by: [Self; 4], x: &[Self], y: &mut [Self]) -> [Self; 4];
 
     /// The products `aⱼᵀ x` of four columns.
     fn dots(a: [&[Self]; 4], x: &[Self]) -> [Self; 4];
@@ -23,8 +25,8 @@ pub(crate) trait Real: RealField + Copy + Send + Sync + 'static {
     fn combine(a: [&[Self]; 4], by: [Self; 4], y: &mut [Self]);
 }
 
-struct DotsAndCombine<'a, T> {
-    a: [&'a [T]; 4],
+struct TimesBlocks<'a, T> {
+    a: &'a [T],
     by: [T; 4],
     x: &'a [T],
     y: &'a mut [T],
@@ -42,7 +44,7 @@ struct Combine<'a, T> {
 }
 
 macro_rules! real {
-    ($t:ty, $of:expr, $read:ident, $write:ident, $splat:ident, $fused:ident, $sum:ident) => {
+    ($t:ty, $of:expr, $lanes:ident, $read:ident, $write:ident, $splat:ident, $fused:ident, $sum:ident) => {
         impl Real for $t {
             fn of(x: f64) -> Self {
                 $of(x)
@@ -52,8 +54,8 @@ macro_rules! real {
                 self.into()
             }
 
-            fn dots_and_combine(a: [&[Self]; 4], by: [Self; 4], x: &[Self], y: &mut [Self]) -> [Self; 4] {
-                Arch::new().dispatch(DotsAndCombine { a, by, x, y })
+            fn times_blocks(a: &[Self], by: [Self; 4], x: &[Self], y: &mut [Self]) -> [Self; 4] {
+                Arch::new().dispatch(TimesBlocks { a, by, x, y })
             }
 
             fn dots(a: [&[Self]; 4], x: &[Self]) -> [Self; 4] {
@@ -65,33 +67,30 @@ macro_rules! real {
             }
         }
 
-        impl WithSimd for DotsAndCombine<'_, $t> {
+        impl WithSimd for TimesBlocks<'_, $t> {
             type Output = [$t; 4];
 
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+                // Vectors of one column in a block.
+                let each = ROWS / S::$lanes;
                 let Self { a, by, x, y } = self;
-                let (x, x_rest) = S::$read(x);
-                let (y, y_rest) = S::$write(y);
-                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = a.map(|a| S::$read(a));
+                let ((a, _), (x, _), (y, _)) = (S::$read(a), S::$read(x), S::$write(y));
                 let [by0, by1, by2, by3] = by.map(|by| simd.$splat(by));
                 let [mut s0, mut s1, mut s2, mut s3] = [simd.$splat(0.0); 4];
-                for (((((&x, y), &a0), &a1), &a2), &a3) in x.iter().zip(y).zip(a0).zip(a1).zip(a2).zip(a3) {
-                    s0 = simd.$fused(a0, x, s0);
-                    s1 = simd.$fused(a1, x, s1);
-                    s2 = simd.$fused(a2, x, s2);
-                    s3 = simd.$fused(a3, x, s3);
-                    let first_two = simd.$fused(a1, by1, simd.$fused(a0, by0, *y));
-                    *y = simd.$fused(a3, by3, simd.$fused(a2, by2, first_two));
-                }
-                let mut sums = [s0, s1, s2, s3].map(|s| simd.$sum(s));
-                for ((sum, by), rest) in sums.iter_mut().zip(by).zip([a0_rest, a1_rest, a2_rest, a3_rest]) {
-                    for ((&a, x), y) in rest.iter().zip(x_rest).zip(y_rest.iter_mut()) {
-                        *sum += a * x;
-                        *y += a * by;
+                let blocks = a.chunks_exact(BLOCK / S::$lanes);
+                for ((a, x), y) in blocks.zip(x.chunks_exact(each)).zip(y.chunks_exact_mut(each)) {
+                    for (k, (&x, y)) in x.iter().zip(y).enumerate() {
+                        let [a0, a1, a2, a3] = [a[k], a[each + k], a[2 * each + k], a[3 * each + k]];
+                        s0 = simd.$fused(a0, x, s0);
+                        s1 = simd.$fused(a1, x, s1);
+                        s2 = simd.$fused(a2, x, s2);
+                        s3 = simd.$fused(a3, x, s3);
+                        let first_two = simd.$fused(a1, by1, simd.$fused(a0, by0, *y));
+                        *y = simd.$fused(a3, by3, simd.$fused(a2, by2, first_two));
                     }
                 }
-                sums
+                [s0, s1, s2, s3].map(|s| simd.$sum(s))
             }
         }
 
@@ -143,5 +142,14 @@ fn nearest(x: f64) -> f32 {
     x as f32
 }
 
-real!(f32, nearest, as_simd_f32s, as_mut_simd_f32s, splat_f32s, mul_add_e_f32s, reduce_sum_f32s);
-real!(f64, std::convert::identity, as_simd_f64s, as_mut_simd_f64s, splat_f64s, mul_add_e_f64s, reduce_sum_f64s);
+real!(f32, nearest, F32_LANES, as_simd_f32s, as_mut_simd_f32s, splat_f32s, mul_add_e_f32s, reduce_sum_f32s);
+real!(
+    f64,
+    std::convert::identity,
+    F64_LANES,
+    as_simd_f64s,
+    as_mut_simd_f64s,
+    splat_f64s,
+    mul_add_e_f64s,
+    reduce_sum_f64s
+);

@@ -1,6 +1,7 @@
 //! Symmetric tridiagonal matrices: how a symmetric matrix becomes one, its eigenvalues, and eigenvectors of the leading ones.
 
 mod divide;
+mod packed;
 mod panel;
 mod reduce;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod tests;
 mod values;
 mod vectors;
 
+pub(crate) use packed::{BLOCK, ROWS};
 pub(crate) use reduce::{Lower, Reduction, WIDTH, reduce_panel};
 
 /// A symmetric tridiagonal matrix `T`, `n × n`.

@@ -2,16 +2,20 @@
 
 use faer::MatRef;
 
-use super::reduce::{Lower, scratch_for, subtract_products, times};
+use super::packed::Packed;
+use super::reduce::{Lower, subtract_products};
 use crate::real::Real;
 
 /// Reflections `v` of the columns from `first` on, and the `w` for which the matrix is to become `S − V Wᵀ − W Vᵀ`.
 pub(super) struct Panel<'a, T> {
     matrix: &'a mut Lower<T>,
+    /// The part from `first` on, as it was before any of it was reflected.
+    packed: Packed<T>,
     first: usize,
     width: usize,
     /// `[V W]` and `[W V]`: the columns of both orders, so that the update is one product.
     pairs: Vec<T>,
+    vector: Vec<T>,
     product: Vec<T>,
     scratch: Vec<T>,
 }
@@ -19,13 +23,15 @@ pub(super) struct Panel<'a, T> {
 impl<'a, T: Real> Panel<'a, T> {
     pub(super) fn new(matrix: &'a mut Lower<T>, first: usize, width: usize) -> Self {
         let rows = matrix.size - first;
-        let pairs = vec![T::zero_impl(); 3 * width * rows];
-        let (product, scratch) = (vec![T::zero_impl(); rows], vec![T::zero_impl(); scratch_for(rows)]);
-        Self { matrix, first, width, pairs, product, scratch }
+        let packed = Packed::of(matrix, first);
+        let zeros = |count: usize| vec![T::zero_impl(); count];
+        let (pairs, scratch) = (zeros(3 * width * rows), zeros(packed.scratch()));
+        let (vector, product) = (zeros(packed.padded()), zeros(packed.padded()));
+        Self { matrix, packed, first, width, pairs, vector, product, scratch }
     }
 
     fn rows(&self) -> usize {
-        self.product.len()
+        self.matrix.size - self.first
     }
 
     /// Brings column `i` up to date; its diagonal entry.
@@ -53,8 +59,10 @@ impl<'a, T: Real> Panel<'a, T> {
         vectors[at] = T::one_impl();
         let (pairs, width) = (&self.pairs, self.width);
         let v = &pairs[at..at + length];
-        let product = &mut self.product[..length];
-        times(self.matrix, i + 1, v, product, &mut self.scratch);
+        self.vector[..from].fill(T::zero_impl());
+        self.vector[from..from + length].copy_from_slice(v);
+        self.packed.times(from, &self.vector, &mut self.product, &mut self.scratch);
+        let product = &mut self.product[from..from + length];
         let along_v = dots(pairs, (0, rows, from), known, v);
         let along_w = dots(pairs, (width, rows, from), known, v);
         add_columns(pairs, (0, rows, from), &along_w, product);

@@ -3,8 +3,6 @@
 //! Half of the work is one product of the matrix with a vector for each column, which reads the lower triangle once; the
 //! other half is a product of blocks (Dongarra, Sorensen and Hammarling, 1989: LAPACK's `latrd`).
 
-use std::ops::Range;
-
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::householder::{
     apply_block_householder_sequence_on_the_left_in_place_scratch as apply_scratch,
@@ -15,8 +13,8 @@ use faer::{Conj, Mat, MatMut, MatRef, Par};
 
 use super::Tridiagonal;
 use super::panel::Panel;
+use crate::products;
 use crate::real::Real;
-use crate::{products, threads};
 
 /// Columns that are reduced before the rest of the matrix is updated.
 pub(crate) const WIDTH: usize = 32;
@@ -172,71 +170,6 @@ fn block_coefficients<T: Real>(reflectors: &Lower<T>, coefficients: &[T]) -> Mat
         upgrade_householder_factor(block, reflectors.submatrix(first, first, n - first, width), width, 1, Par::Seq);
     }
     blocks
-}
-
-/// Columns of the matrix for each part of a product with it, and the most parts.
-const PART: usize = 512;
-const MOST_PARTS: usize = 8;
-
-/// `y = S x` for the part of the matrix from `first` on, of which the lower triangle is read, once. `scratch` has room for
-/// [`scratch_for`] numbers.
-pub(super) fn times<T: Real>(matrix: &Lower<T>, first: usize, x: &[T], y: &mut [T], scratch: &mut [T]) {
-    y.fill(T::zero_impl());
-    let size = x.len();
-    let bounds = bounds(size);
-    if bounds.len() == 2 {
-        return times_columns(matrix, first, 0..size, x, y);
-    }
-    let ranges = bounds.windows(2).skip(1).map(|pair| pair[0]..pair[1]);
-    let parts: Vec<_> = ranges.zip(scratch.chunks_mut(size)).collect();
-    let rest = |(range, sums): (Range<usize>, &mut [T])| {
-        sums[range.start..].fill(T::zero_impl());
-        times_columns(matrix, first, range, x, sums);
-    };
-    threads::join(|| times_columns(matrix, first, 0..bounds[1], x, y), || threads::each(parts, &rest));
-    for (&start, sums) in bounds[1..].iter().zip(scratch.chunks(size)).take(bounds.len() - 2) {
-        y[start..].iter_mut().zip(&sums[start..]).for_each(|(y, &sum)| *y += sum);
-    }
-}
-
-/// What [`times`] needs for a matrix of this size.
-pub(super) fn scratch_for(size: usize) -> usize {
-    (size / PART).clamp(1, MOST_PARTS).saturating_sub(1) * size
-}
-
-/// Where parts of about as many entries of the lower triangle begin and end: multiples of four, but for the last.
-fn bounds(size: usize) -> Vec<usize> {
-    let parts = (size / PART).clamp(1, MOST_PARTS);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of the size
-    let bound = |part: usize| (size as f64 * (1.0 - (1.0 - part as f64 / parts as f64).sqrt())) as usize / 4 * 4;
-    (0..parts).map(bound).chain([size]).collect()
-}
-
-/// What these columns, and the rows with their numbers, add to `S x`, from row `range.start` on.
-fn times_columns<T: Real>(matrix: &Lower<T>, first: usize, range: Range<usize>, x: &[T], y: &mut [T]) {
-    let fours = range.start + range.len() / 4 * 4;
-    for c in (range.start..fours).step_by(4) {
-        times_corner(matrix, first, c..c + 4, x, y);
-        let columns = [c, c + 1, c + 2, c + 3].map(|j| matrix.column(first + j, first + c + 4));
-        let (above, below) = y.split_at_mut(c + 4);
-        let products = T::dots_and_combine(columns, [x[c], x[c + 1], x[c + 2], x[c + 3]], &x[c + 4..], below);
-        above[c..].iter_mut().zip(products).for_each(|(y, product)| *y += product);
-    }
-    times_corner(matrix, first, fours..range.end, x, y);
-}
-
-/// The part of `y += S x` that a few rows and the same columns make.
-fn times_corner<T: Real>(matrix: &Lower<T>, first: usize, range: Range<usize>, x: &[T], y: &mut [T]) {
-    for j in range.clone() {
-        let column = &matrix.column(first + j, first + j)[..range.end - j];
-        let own = x[j];
-        let mut sum = column[0] * own;
-        for ((y, &x), &entry) in y[j..range.end].iter_mut().zip(&x[j..range.end]).zip(column).skip(1) {
-            *y += entry * own;
-            sum += entry * x;
-        }
-        y[j] += sum;
-    }
 }
 
 /// `S -= V Wᵀ + W Vᵀ` for the part of the matrix from `first` on.
