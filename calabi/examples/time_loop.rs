@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for line in std::io::stdin().lock().lines() {
         line?;
         let began = cpu_seconds();
-        made = model.factorized(&keep)?;
+        made = model.factorized(keep)?;
         println!("{}", cpu_seconds() - began);
     }
     write(&made, Path::new(factors))
@@ -48,9 +48,12 @@ fn cpu_seconds() -> f64 {
     now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
 }
 
-/// Inputs, and the weights that they flow into.
+/// What flows into some weights, and these by name.
+type Input = (Statistics, Vec<(String, Array2<f32>)>);
+
+/// The inputs of a model.
 struct Model {
-    inputs: BTreeMap<String, (Statistics, Vec<(String, Array2<f32>)>)>,
+    inputs: BTreeMap<String, Input>,
 }
 
 impl Model {
@@ -76,13 +79,13 @@ impl Model {
     }
 
     /// The factors of all weights, one after the other.
-    fn factorized(&self, keep: &rank::Fraction) -> Result<Vec<(String, Factors)>, Box<dyn Error>> {
+    fn factorized(&self, keep: rank::Fraction) -> Result<Vec<(String, Factors)>, Box<dyn Error>> {
         let mut made = Vec::new();
         for (statistics, weights) in self.inputs.values() {
             let metric = Arc::new(InputMetric::of(statistics.clone()).with_shrinkage(Share::new(0.0)));
             for (name, weight) in weights {
                 let matrix = Matrix::new(weight.view())?.with_metric(Arc::clone(&metric))?;
-                made.push((name.clone(), matrix.factorize(keep)?.factors.ok_or("a layer stayed dense")?));
+                made.push((name.clone(), matrix.factorize(&keep)?.factors.ok_or("a layer stayed dense")?));
             }
         }
         Ok(made)
