@@ -15,7 +15,8 @@ pub(crate) trait Real: RealField + Copy + Send + Sync + 'static {
     /// The same number.
     fn wide(self) -> f64;
 
-    /// The products `aⱼᵀ x` of four columns, while `y += Σⱼ byⱼ aⱼ`: [`ROWS`] rows of one column stand before those of the other.
+    /// The products `aⱼᵀ x` of four columns, while `y += Σⱼ byⱼ aⱼ`: [`ROWS`] rows of one column stand before those of the next, and
+    /// there are as many rows, a multiple of that, in `x` and `y`.
     fn times_blocks(a: &[Self], by: [Self; 4], x: &[Self], y: &mut [Self]) -> [Self; 4];
 
     /// The products `aⱼᵀ x` of four columns.

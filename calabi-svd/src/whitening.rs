@@ -10,6 +10,7 @@ use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
 
 use self::lower::LowerTriangle;
 use crate::dense::{cholesky, product, row_major, viewed};
+use crate::eigen::PANEL;
 use crate::orthonormal::{nearly_orthonormal, orthonormal};
 use crate::weight::measured;
 use crate::{products, signs, threads};
@@ -119,7 +120,7 @@ pub fn energy(x: ArrayView2<'_, f32>) -> f64 {
 }
 
 /// Columns of left vectors that are made at a time: more of them change no bit of those before.
-pub const TOGETHER: usize = 48;
+pub const TOGETHER: usize = PANEL;
 
 /// Orthonormal columns that span those of `A V`, each on the side of its own: left singular vectors of `A` from the
 /// right ones, to the precision of `f32`. [`TOGETHER`] of them are made at a time, from those before and these alone.
@@ -140,7 +141,7 @@ pub fn left_vectors(a: ArrayView2<'_, f32>, v: ArrayView2<'_, f32>) -> Result<Ar
     Ok(Array2::from_shape_fn((vectors.nrows(), vectors.ncols()), |place| vectors[place]))
 }
 
-/// What directions of length one add to the columns before them, as orthonormal columns on the sides of the directions.
+/// What directions of length one, or zero, add to the columns before them, as orthonormal columns on the sides of the directions.
 fn made_orthonormal(before: MatRef<'_, f32>, directions: MatRef<'_, f32>) -> Mat<f32> {
     let new = without(before, directions.to_owned());
     // Those that are left nearly as long as they were have no more of the columns before than rounding.
@@ -170,9 +171,29 @@ fn scale_to_one(columns: &mut Mat<f32>) {
 
 #[cfg(test)]
 mod tests {
-    use calabi_testing::matrices::{gaussian, rounded};
+    use calabi_api::{Decomposer, Rank, Vectors};
+    use calabi_testing::matrices::{gaussian, rounded, with_spectrum};
 
     use super::*;
+    use crate::{Accuracy, Faer};
+
+    /// As singular vectors are: each block is nearly orthogonal to those before, and what it has of them is taken out once.
+    #[test]
+    fn left_vectors_of_right_ones_are_orthonormal() {
+        let spectrum: Vec<f64> = (0..180).map(|i| 0.965_f64.powi(i)).collect();
+        let (a, r) = (rounded(&with_spectrum(260, 180, &spectrum, 3)), Rank::new(150).unwrap());
+        let decomposition = Faer { accuracy: Accuracy::Full }.svd(a.view(), r).unwrap();
+        let Vectors { u, v: Some(v) } = decomposition.vectors(r).unwrap() else { panic!("one side only") };
+        let found = left_vectors(a.view(), v.view()).unwrap().mapv(f64::from);
+        let products = found.t().dot(&found) - Array2::<f64>::eye(150);
+        assert!(
+            products.iter().all(|off| off.abs() < 2e-6),
+            "{:e}",
+            products.fold(0.0, |max: f64, v| max.max(v.abs()))
+        );
+        let leading = |x: &Array2<f64>| x.slice_axis(Axis(1), (..20).into()).to_owned();
+        assert!((leading(&found) - leading(&u.mapv(f64::from))).iter().all(|off| off.abs() < 1e-5));
+    }
 
     /// Orthonormal, also where directions are nothing new, and the same bits however many more are asked for.
     #[test]

@@ -154,9 +154,8 @@ impl Work<'_> {
         let weight = context.read(layer)?;
         let limits = self.limits(planned, metric.is_some());
         let limit = limits.known;
-        // Another run looks for what lasts: only then its hash is worth its time.
-        let key = self.store.lasting.then(|| Key::of(weight.view(), metric, decomposer, limit));
-        if let Some(entry) = key.as_ref().and_then(|key| self.store.find(key, limit)) {
+        let key = Key::of(weight.view(), metric, decomposer, limit);
+        if let Some(entry) = self.store.find(&key, limit) {
             let decision = self.decide(planned, &weight, &entry.decomposed.spectrum)?;
             let wanted = rank_to_keep(context.pipeline, layer, &decision, &entry.decomposed.spectrum);
             if wanted.is_none_or(|rank| rank.get() <= entry.vectors) {
@@ -179,7 +178,7 @@ impl Work<'_> {
         let wanted = rank_to_keep(context.pipeline, layer, &decision, parts.spectrum());
         let lasting = self.store.lasting.then(|| limits.kept.min(largest_that_pays(context.pipeline, layer)));
         let basis = match wanted.max(lasting).map(|rank| parts.basis(rank)).transpose() {
-            Ok(basis) => basis.unwrap_or_else(no_vectors),
+            Ok(basis) => basis.unwrap_or_else(|| Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }),
             Err(error) => return failed(context, layer, error),
         };
         let seconds = started.elapsed().as_secs_f64();
@@ -187,9 +186,8 @@ impl Work<'_> {
         let measured = metric.map(|metric| (metric, &room));
         let finished = self.finished((index, layer), &decision, weight.view(), measured, &basis, energy)?;
         let (spectrum, remark) = (parts.spectrum().clone(), parts.remark().map(str::to_owned));
-        let basis = if finished.is_some() && !self.store.lasting { no_vectors() } else { basis };
         let decomposed = Decomposed { spectrum, limit, remark, seconds, finished };
-        self.store.put(index, key.as_ref(), &decomposed, &basis)?;
+        self.store.put(index, &key, &decomposed, &basis)?;
         Ok((decision, Some(decomposed)))
     }
 
@@ -249,10 +247,6 @@ impl Work<'_> {
         let kept = pays.max(planned.rank().unwrap_or(Rank::ONE));
         Limits { kept, known: if measured { pays.max(asked) } else { kept } }
     }
-}
-
-fn no_vectors() -> Basis {
-    Basis { side: Side::Left, vectors: Array2::zeros((0, 0)) }
 }
 
 /// The largest rank at which factors are smaller than the layer; full rank where that does not count.

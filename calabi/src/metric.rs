@@ -104,11 +104,10 @@ impl Metric {
         if alpha == 0.0 {
             return Self { judged: Judged::new(0.0, 0.0, centred), ..Self::new(find, judge, mean) };
         }
-        let full = find.into_full();
-        let shift = alpha * form::mean_diagonal(&full);
-        let shrunk = Form::from(form::shrunk(full.clone(), alpha, shift));
+        let shift = alpha * form::mean_diagonal(&find.full());
+        let shrunk = Form::from(form::shrunk(find.full().into_owned(), alpha, shift));
         let judged = Judged::new(alpha, shift, centred);
-        Self { judged, ..Self::new(shrunk, Some(judge.unwrap_or(Form::from(full))), mean) }
+        Self { judged, ..Self::new(shrunk, Some(judge.unwrap_or(find)), mean) }
     }
 
     fn new(find: Form, judge: Option<Form>, mean: Option<Array1<f64>>) -> Self {

@@ -29,7 +29,7 @@ pub(crate) use folder::{adopt, held};
 pub(crate) use key::{BlockKey, Hashed, Key};
 pub(crate) use measured::{read_divergences, write_divergences};
 
-/// What an entry's file is called after its key, or its layer.
+/// What an entry's file is called after its key.
 const ENTRY: &str = "layer";
 /// How the name of a file begins that is not whole yet.
 const BEGUN: &str = ".entry-";
@@ -72,15 +72,9 @@ impl Store {
             .filter(|entry| entry.decomposed.spectrum.is_complete() || entry.decomposed.limit >= limit)
     }
 
-    /// Keeps a decomposed layer, under its key where it lasts.
-    pub(crate) fn put(
-        &self,
-        layer: usize,
-        key: Option<&Key>,
-        decomposed: &Decomposed,
-        basis: &Basis,
-    ) -> Result<(), Error> {
-        let path = key.map_or_else(|| self.own.join(format!("{layer}.{ENTRY}")), |key| self.path(key));
+    /// Keeps a decomposed layer under its key.
+    pub(crate) fn put(&self, layer: usize, key: &Key, decomposed: &Decomposed, basis: &Basis) -> Result<(), Error> {
+        let path = self.path(key);
         let entry = Entry::create(&path, decomposed, basis, self.lasting).map_err(|e| Error::io("write", path, e))?;
         self.adopt(layer, entry);
         Ok(())

@@ -11,7 +11,7 @@ use crate::threads;
 /// Rows that stand together, those of one column after those of the other: as many numbers as the widest vectors have.
 pub(crate) const ROWS: usize = 16;
 /// Columns that stand together.
-pub(crate) const COLUMNS: usize = 4;
+const COLUMNS: usize = 4;
 /// Numbers that stand together.
 pub(crate) const BLOCK: usize = ROWS * COLUMNS;
 
@@ -31,10 +31,9 @@ impl<T: Real> Packed<T> {
     pub(super) fn of(matrix: &Lower<T>, first: usize) -> Self {
         let size = matrix.size - first;
         let diagonal: Vec<T> = (first..matrix.size).map(|j| matrix.entries[j * (matrix.size + 1)]).collect();
-        let mut packed = Self { blocks: Vec::new(), diagonal };
-        packed.blocks.resize(packed.begin(size), T::zero_impl());
+        let mut blocks = vec![T::zero_impl(); blocks_before(size, size) * BLOCK];
         let bounds = bounds(0, size);
-        let (mut parts, mut rest) = (Vec::new(), packed.blocks.as_mut_slice());
+        let (mut parts, mut rest) = (Vec::new(), blocks.as_mut_slice());
         for pair in bounds.windows(2) {
             let end = blocks_before(size, pair[1]) - blocks_before(size, pair[0]);
             let (part, behind) = rest.split_at_mut(end * BLOCK);
@@ -42,7 +41,7 @@ impl<T: Real> Packed<T> {
             rest = behind;
         }
         threads::each(parts, &|(columns, blocks)| fill(matrix, first, columns, blocks));
-        packed
+        Self { blocks, diagonal }
     }
 
     fn size(&self) -> usize {
@@ -106,16 +105,16 @@ fn blocks_before(size: usize, c: usize) -> usize {
     const BESIDE: usize = ROWS / COLUMNS;
     let (high, groups) = (size.div_ceil(ROWS), c.div_ceil(COLUMNS));
     let whole = groups / BESIDE;
-    // As many blocks stand below the whole ones before as if each began at row 0, but for those above the diagonal.
-    BESIDE * (whole * high - whole * whole.saturating_sub(1) / 2) + groups % BESIDE * (high - whole.min(high))
+    // Each ROWS columns are one block lower than those before.
+    BESIDE * (whole * high - whole * whole.saturating_sub(1) / 2) + groups % BESIDE * (high - whole)
 }
 
 fn parts(size: usize) -> usize {
     (size / PART).clamp(1, MOST_PARTS)
 }
 
-/// Where parts of about as many entries of the lower triangle from column `from` on begin and end: multiples of [`COLUMNS`], but for
-/// the last.
+/// Where parts of about as many entries of the lower triangle from column `from` on, a multiple of [`COLUMNS`], begin and end: multiples
+/// of it too, but for the last.
 fn bounds(from: usize, size: usize) -> Vec<usize> {
     let (columns, parts) = (size - from, parts(size - from));
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of the size
@@ -147,25 +146,32 @@ mod tests {
 
     use super::*;
 
+    fn check<T: Real>(n: usize, first: usize, precision: f64) {
+        let a = gaussian(n, n, n as u64);
+        let symmetric = |i: usize, j: usize| a[(i.max(j), i.min(j))];
+        // Column after column; what stands above the diagonal does not count.
+        let lower = Lower { entries: a.t().iter().map(|&v| T::of(v)).collect(), size: n };
+        let packed = Packed::of(&lower, first);
+        let size = n - first;
+        for from in [0, 1, size / 3, size - 1] {
+            let mut x = vec![T::zero_impl(); packed.padded()];
+            x[from..size].iter_mut().zip(gaussian(1, size - from, 3).iter()).for_each(|(to, &v)| *to = T::of(v));
+            let unknown = |count: usize| vec![T::of(f64::NAN); count];
+            let (mut y, mut scratch) = (unknown(packed.padded()), unknown(packed.scratch()));
+            packed.times(from, &x, &mut y, &mut scratch);
+            for (i, y) in y.iter().enumerate().take(size).skip(from) {
+                let wanted: f64 = (from..size).map(|j| symmetric(first + i, first + j) * x[j].wide()).sum();
+                let off = (y.wide() - wanted).abs();
+                assert!(off < precision * (n as f64), "{n} from {first} and {from}: {} {wanted}", y.wide());
+            }
+        }
+    }
+
     #[test]
     fn products_are_those_of_the_symmetric_matrix() {
-        for (n, first) in [(1, 0), (3, 0), (4, 1), (17, 0), (64, 5), (131, 32), (1100, 7)] {
-            let a = gaussian(n, n, n as u64);
-            let symmetric = |i: usize, j: usize| a[(i.max(j), i.min(j))];
-            // Column after column; what stands above the diagonal does not count.
-            let lower = Lower { entries: a.t().iter().copied().collect(), size: n };
-            let packed = Packed::of(&lower, first);
-            let size = n - first;
-            for from in [0, 1, size / 3, size - 1] {
-                let mut x = vec![0.0; packed.padded()];
-                x[from..size].iter_mut().zip(gaussian(1, size - from, 3).iter()).for_each(|(to, &v)| *to = v);
-                let (mut y, mut scratch) = (vec![f64::NAN; packed.padded()], vec![f64::NAN; packed.scratch()]);
-                packed.times(from, &x, &mut y, &mut scratch);
-                for (i, y) in y.iter().enumerate().take(size).skip(from) {
-                    let wanted: f64 = (from..size).map(|j| symmetric(first + i, first + j) * x[j]).sum();
-                    assert!((y - wanted).abs() < 1e-11 * (n as f64), "{n} from {first} and {from}: {y} {wanted}");
-                }
-            }
+        for (n, first) in [(1, 0), (3, 0), (4, 1), (17, 0), (64, 5), (131, 32), (1100, 7), (1700, 32)] {
+            check::<f64>(n, first, 1e-13);
+            check::<f32>(n, first, 1e-6);
         }
     }
 }

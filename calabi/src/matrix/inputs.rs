@@ -124,3 +124,56 @@ fn check_finite(Inputs { gram, mean, .. }: &Inputs) -> Result<(), ConfigError> {
     Err(ConfigError::new(format!("the statistics hold {value}, which is not a finite number"))
         .with_help("look for samples that overflow"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use calabi_api::Rank;
+    use calabi_rank::Fixed;
+    use calabi_testing::matrices::{gaussian, rounded};
+    use ndarray::{Array2, Axis};
+
+    use super::*;
+    use crate::Matrix;
+
+    fn statistics() -> Statistics {
+        let x = gaussian(50, 8, 1) + 0.5;
+        Statistics { gram: x.t().dot(&x) / 50.0, mean: x.sum_axis(Axis(0)) / 50.0, tokens: 50 }
+    }
+
+    fn product(weight: &Array2<f32>, metric: impl Into<Arc<InputMetric>>) -> Array2<f32> {
+        let matrix = Matrix::new(weight.view()).unwrap().with_metric(metric).unwrap();
+        let factors = matrix.factorize(&Fixed { rank: Rank::new(3).unwrap() }).unwrap().factors.unwrap();
+        factors.left.dot(&factors.right)
+    }
+
+    #[test]
+    fn matrices_that_share_an_input_get_what_each_gets_alone() {
+        let shared = Arc::new(InputMetric::of(statistics()).with_bias(Bias::Joint));
+        let mut made = None;
+        for seed in 0..3 {
+            let weight = rounded(&gaussian(6, 8, seed));
+            let alone = product(&weight, InputMetric::of(statistics()).with_bias(Bias::Joint));
+            assert_eq!(product(&weight, Arc::clone(&shared)), alone);
+            let metric = shared.prepared().map(std::ptr::from_ref);
+            assert!(metric.is_some() && made.is_none_or(|made| made == metric), "it is made once");
+            made = Some(metric);
+        }
+        assert!(shared.prepare(Shape::new(6, 7).unwrap()).is_err(), "another width");
+    }
+
+    #[test]
+    fn settings_count_also_after_it_was_used() {
+        let weight = rounded(&gaussian(6, 8, 5));
+        let used = || {
+            let metric = InputMetric::of(statistics());
+            metric.prepare(Shape::of(weight.view()).unwrap()).unwrap();
+            metric
+        };
+        let plain = product(&weight, used());
+        assert_ne!(product(&weight, used().with_objective(Objective::Diagonal)), plain);
+        assert_ne!(product(&weight, used().with_bias(Bias::Joint)), plain);
+        assert_ne!(product(&weight, used().with_shrinkage(Share::new(0.9))), plain);
+    }
+}
