@@ -7,7 +7,7 @@ use crate::threads;
 use crate::tridiagonal::{Lower, Reduction};
 
 /// Eigenvectors are transformed back in panels of so many, whatever the rank asked for: a vector's bits never depend on it.
-pub(crate) const PANEL: usize = 48;
+pub(crate) const PANEL: usize = 32;
 
 /// A symmetric matrix reduced to a tridiagonal one, and its eigenvalues: vectors of any rank can be had. Takes `n²` numbers, and half
 /// as many more while it is reduced.

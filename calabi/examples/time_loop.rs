@@ -49,7 +49,7 @@ fn cpu_seconds() -> f64 {
 }
 
 /// What flows into some weights, and these by name.
-type Input = (Statistics, Vec<(String, Array2<f32>)>);
+type Input = (InputMetric, Vec<(String, Array2<f32>)>);
 
 /// The inputs of a model.
 struct Model {
@@ -70,7 +70,8 @@ impl Model {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     let gram = matrix(&tensors.tensor(new.key())?, Dtype::F64, f64::from_le_bytes)?;
-                    new.insert((Statistics { mean: Array1::zeros(gram.nrows()), gram, tokens: 1 }, Vec::new()))
+                    let statistics = Statistics { mean: Array1::zeros(gram.nrows()), gram, tokens: 1 };
+                    new.insert((InputMetric::of(statistics).with_shrinkage(Share::new(0.0)), Vec::new()))
                 }
             };
             weights.push((name, weight));
@@ -81,8 +82,9 @@ impl Model {
     /// The factors of all weights, one after the other.
     fn factorized(&self, keep: rank::Fraction) -> Result<Vec<(String, Factors)>, Box<dyn Error>> {
         let mut made = Vec::new();
-        for (statistics, weights) in self.inputs.values() {
-            let metric = Arc::new(InputMetric::of(statistics.clone()).with_shrinkage(Share::new(0.0)));
+        for (metric, weights) in self.inputs.values() {
+            // Nothing of it is made before the first of its weights.
+            let metric = Arc::new(metric.clone());
             for (name, weight) in weights {
                 let matrix = Matrix::new(weight.view())?.with_metric(Arc::clone(&metric))?;
                 made.push((name.clone(), matrix.factorize(&keep)?.factors.ok_or("a layer stayed dense")?));

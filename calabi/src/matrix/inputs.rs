@@ -101,6 +101,20 @@ impl InputMetric {
     }
 }
 
+/// A copy costs next to nothing, and shares nothing that was made.
+impl Clone for InputMetric {
+    fn clone(&self) -> Self {
+        let Self { inputs, objective, bias, shrinkage, .. } = self;
+        Self {
+            inputs: inputs.clone(),
+            objective: *objective,
+            bias: *bias,
+            shrinkage: *shrinkage,
+            metric: OnceLock::new(),
+        }
+    }
+}
+
 fn check_width(Inputs { gram, mean, .. }: &Inputs, shape: Shape) -> Result<(), ConfigError> {
     let n = shape.cols();
     if gram.dim() != (n, n) {
@@ -172,6 +186,7 @@ mod tests {
             metric
         };
         let plain = product(&weight, used());
+        assert_eq!(product(&weight, used().clone()), plain);
         assert_ne!(product(&weight, used().with_objective(Objective::Diagonal)), plain);
         assert_ne!(product(&weight, used().with_bias(Bias::Joint)), plain);
         assert_ne!(product(&weight, used().with_shrinkage(Share::new(0.9))), plain);
