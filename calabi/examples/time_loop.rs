@@ -19,12 +19,8 @@ use calabi::api::ndarray::{Array1, Array2};
 use calabi::api::settings::{Fraction, Share};
 use calabi::api::{Factors, Statistics};
 use calabi::{InputMetric, Matrix, rank};
-use mimalloc::MiMalloc;
 use rustix::time::{ClockId, clock_gettime};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
