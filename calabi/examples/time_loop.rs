@@ -67,7 +67,7 @@ impl Model {
                 Entry::Vacant(new) => {
                     let gram = matrix(&tensors.tensor(new.key())?, Dtype::F64, f64::from_le_bytes)?;
                     let statistics = Statistics { mean: Array1::zeros(gram.nrows()), gram, tokens: 1 };
-                    new.insert((InputMetric::of(statistics).with_shrinkage(Share::new(0.0)), Vec::new()))
+                    new.insert((InputMetric::of(statistics), Vec::new()))
                 }
             };
             weights.push((name, weight));
@@ -79,8 +79,8 @@ impl Model {
     fn factorized(&self, keep: rank::Fraction) -> Result<Vec<(String, Factors)>, Box<dyn Error>> {
         let mut made = Vec::new();
         for (metric, weights) in self.inputs.values() {
-            // Nothing of it is made before the first of its weights.
-            let metric = Arc::new(metric.clone());
+            // Anew: what was made of it in the round before is forgotten where a setting is given.
+            let metric = Arc::new(metric.clone().with_shrinkage(Share::new(0.0)));
             for (name, weight) in weights {
                 let matrix = Matrix::new(weight.view())?.with_metric(Arc::clone(&metric))?;
                 made.push((name.clone(), matrix.factorize(&keep)?.factors.ok_or("a layer stayed dense")?));

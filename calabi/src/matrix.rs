@@ -41,7 +41,7 @@ pub struct Matrix<'a> {
     weight: ArrayView2<'a, f32>,
     shape: Shape,
     decomposer: Arc<dyn Decomposer>,
-    metric: Option<Arc<InputMetric>>,
+    metric: Option<(Arc<Metric>, Arc<InputMetric>)>,
     settings: LayerSettings,
 }
 
@@ -99,9 +99,8 @@ impl<'a> Matrix<'a> {
     /// # Errors
     /// Where the statistics do not fit the weight.
     pub fn with_metric(self, metric: impl Into<Arc<InputMetric>>) -> Result<Self, Error> {
-        let metric = metric.into();
-        metric.prepare(self.shape)?;
-        Ok(Self { metric: Some(metric), ..self })
+        let input = metric.into();
+        Ok(Self { metric: Some((input.of_shape(self.shape)?, input)), ..self })
     }
 
     /// The same, with ranks rounded to multiples, and dense where its factors would not be smaller, if asked so.
@@ -170,7 +169,7 @@ impl<'a> Matrix<'a> {
     fn choose(&self, selector: &dyn RankSelector, spectrum: &Spectrum) -> Result<Choice, Error> {
         let weight = || Ok(self.weight.to_owned());
         let none = || SelectError::new("there are no statistics of what flows into the matrix: give a metric");
-        let statistics = || self.metric.as_ref().map(|metric| metric.statistics()).ok_or_else(none);
+        let statistics = || self.metric.as_ref().map(|(_, input)| input.statistics()).ok_or_else(none);
         let seen =
             LayerSpectrum::new(self.name, self.shape, spectrum).with_weight(&weight).with_statistics(&statistics);
         chosen(selector, &seen, &self.settings)
@@ -182,7 +181,7 @@ impl<'a> Matrix<'a> {
     }
 
     fn metric(&self) -> Option<&Metric> {
-        self.metric.as_ref().and_then(|metric| metric.prepared())
+        self.metric.as_ref().map(|(metric, _)| &**metric)
     }
 
     fn failed(&self, source: DecomposeError) -> Error {

@@ -35,8 +35,8 @@ impl<T: Real> Packed<T> {
         let bounds = bounds(0, size);
         let (mut parts, mut rest) = (Vec::new(), blocks.as_mut_slice());
         for pair in bounds.windows(2) {
-            let end = blocks_before(size, pair[1]) - blocks_before(size, pair[0]);
-            let (part, behind) = rest.split_at_mut(end * BLOCK);
+            let count = blocks_before(size, pair[1]) - blocks_before(size, pair[0]);
+            let (part, behind) = rest.split_at_mut(count * BLOCK);
             parts.push((pair[0]..pair[1], part));
             rest = behind;
         }
@@ -46,11 +46,6 @@ impl<T: Real> Packed<T> {
 
     fn size(&self) -> usize {
         self.diagonal.len()
-    }
-
-    /// Where the blocks of the column `c` begin, a multiple of [`COLUMNS`].
-    fn begin(&self, c: usize) -> usize {
-        blocks_before(self.size(), c) * BLOCK
     }
 
     /// The length of vectors that it is multiplied with: those of its own rows, and zeros behind them.
@@ -89,7 +84,7 @@ impl<T: Real> Packed<T> {
 
     /// What these columns, and the rows with their numbers, add to `S x`, but for the diagonal.
     fn times_columns(&self, columns: Range<usize>, x: &[T], y: &mut [T]) {
-        let mut blocks = &self.blocks[self.begin(columns.start)..];
+        let mut blocks = &self.blocks[blocks_before(self.size(), columns.start) * BLOCK..];
         for c in columns.step_by(COLUMNS) {
             let first = c / ROWS * ROWS;
             let (own, behind) = blocks.split_at((self.padded() - first) * COLUMNS);

@@ -1,6 +1,6 @@
 //! What flows into a matrix, as its error is measured in it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use calabi_api::settings::Share;
 use calabi_api::{ConfigError, Shape, Statistics};
@@ -10,7 +10,7 @@ use crate::{Bias, Objective};
 
 /// What flows into a matrix, and how its error is measured in it.
 ///
-/// Matrices on one input share it in an [`Arc`](std::sync::Arc): what all of them need of it is made once.
+/// Matrices on one input share it in an [`Arc`]: what all of them need of it is made once.
 ///
 /// ```
 /// use calabi::api::{Rank, Statistics, ndarray::{Array2, array}};
@@ -24,14 +24,14 @@ use crate::{Bias, Objective};
 /// assert!(factors.left.dot(&factors.right)[[1, 1]] > 1.99);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct InputMetric {
     inputs: Inputs,
     objective: Objective,
     bias: Bias,
     shrinkage: Option<Share>,
     /// What was made of all that for the first matrix.
-    metric: OnceLock<Metric>,
+    metric: OnceLock<Arc<Metric>>,
 }
 
 impl InputMetric {
@@ -72,19 +72,14 @@ impl InputMetric {
         self.inputs.statistics()
     }
 
-    /// Makes the metric of weights of this width, or finds it made.
-    pub(super) fn prepare(&self, shape: Shape) -> Result<(), ConfigError> {
+    /// The metric of weights of this shape, made once.
+    pub(super) fn of_shape(&self, shape: Shape) -> Result<Arc<Metric>, ConfigError> {
         check_width(&self.inputs, shape)?;
-        if self.metric.get().is_none() {
-            let made = self.made()?;
-            self.metric.get_or_init(|| made);
+        if let Some(metric) = self.metric.get() {
+            return Ok(Arc::clone(metric));
         }
-        Ok(())
-    }
-
-    /// The metric, once it is [prepared](Self::prepare).
-    pub(super) fn prepared(&self) -> Option<&Metric> {
-        self.metric.get()
+        let made = Arc::new(self.made()?);
+        Ok(Arc::clone(self.metric.get_or_init(|| made)))
     }
 
     fn made(&self) -> Result<Metric, ConfigError> {
@@ -97,20 +92,6 @@ impl InputMetric {
                 Err(ConfigError::new("the objective of a matrix with statistics is `gram` or `diagonal`")
                     .with_help("leave the statistics out to measure the error of the weight itself"))
             }
-        }
-    }
-}
-
-/// A copy costs next to nothing, and shares nothing that was made.
-impl Clone for InputMetric {
-    fn clone(&self) -> Self {
-        let Self { inputs, objective, bias, shrinkage, .. } = self;
-        Self {
-            inputs: inputs.clone(),
-            objective: *objective,
-            bias: *bias,
-            shrinkage: *shrinkage,
-            metric: OnceLock::new(),
         }
     }
 }
@@ -130,19 +111,16 @@ fn check_width(Inputs { gram, mean, .. }: &Inputs, shape: Shape) -> Result<(), C
 }
 
 fn check_finite(Inputs { gram, mean, .. }: &Inputs) -> Result<(), ConfigError> {
-    // Without a search: it would look at one number after the other.
-    if gram.fold(true, |all, value| all & value.is_finite()) && mean.iter().all(|value| value.is_finite()) {
-        return Ok(());
-    }
-    let value = gram.iter().chain(mean).find(|value| !value.is_finite()).unwrap_or(&f64::NAN);
+    // A search looks at one number after the other: only where there is something to be found.
+    let suspect = !(gram.sum() + mean.sum()).is_finite();
+    let find = || gram.iter().chain(mean).find(|value| !value.is_finite());
+    let Some(value) = suspect.then(find).flatten() else { return Ok(()) };
     Err(ConfigError::new(format!("the statistics hold {value}, which is not a finite number"))
         .with_help("look for samples that overflow"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use calabi_api::Rank;
     use calabi_rank::Fixed;
     use calabi_testing::matrices::{gaussian, rounded};
@@ -165,16 +143,16 @@ mod tests {
     #[test]
     fn matrices_that_share_an_input_get_what_each_gets_alone() {
         let shared = Arc::new(InputMetric::of(statistics()).with_bias(Bias::Joint));
-        let mut made = None;
+        let mut made: Option<Arc<Metric>> = None;
         for seed in 0..3 {
             let weight = rounded(&gaussian(6, 8, seed));
             let alone = product(&weight, InputMetric::of(statistics()).with_bias(Bias::Joint));
             assert_eq!(product(&weight, Arc::clone(&shared)), alone);
-            let metric = shared.prepared().map(std::ptr::from_ref);
-            assert!(metric.is_some() && made.is_none_or(|made| made == metric), "it is made once");
+            let metric = shared.of_shape(Shape::of(weight.view()).unwrap()).unwrap();
+            assert!(made.is_none_or(|made| Arc::ptr_eq(&made, &metric)), "it is made once");
             made = Some(metric);
         }
-        assert!(shared.prepare(Shape::new(6, 7).unwrap()).is_err(), "another width");
+        assert!(shared.of_shape(Shape::new(6, 7).unwrap()).is_err(), "another width");
     }
 
     #[test]
@@ -182,7 +160,7 @@ mod tests {
         let weight = rounded(&gaussian(6, 8, 5));
         let used = || {
             let metric = InputMetric::of(statistics());
-            metric.prepare(Shape::of(weight.view()).unwrap()).unwrap();
+            metric.of_shape(Shape::of(weight.view()).unwrap()).unwrap();
             metric
         };
         let plain = product(&weight, used());
