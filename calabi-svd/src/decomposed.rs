@@ -54,7 +54,8 @@ impl Decomposition for Decomposed<'_> {
     }
 
     fn basis(&self, r: Rank) -> Result<Basis, DecomposeError> {
-        Ok(Basis { side: self.side, vectors: signs::to_f32(self.smaller_side(r, Smaller::leading)?.as_ref()) })
+        let vectors = self.smaller_side(r, Smaller::leading)?;
+        Ok(Basis { side: self.side, vectors: signs::columns_to_f32(vectors.as_ref()) })
     }
 
     fn precise_basis(&self, r: Rank) -> Result<(Side, Array2<f64>), DecomposeError> {

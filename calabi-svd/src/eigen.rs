@@ -38,6 +38,12 @@ impl<T: Real> Eigen<T> {
         Some(self.transformed_back(&inner, r))
     }
 
+    /// As [`leading`](Self::leading), where bits of a vector may depend on `r`: not more vectors than these are made.
+    pub(crate) fn leading_alone(&self, r: usize) -> Option<Mat<T>> {
+        let inner = self.reduction.tridiagonal.vectors_one_by_one(&self.values, r)?;
+        Some(self.transformed_back(&inner, r))
+    }
+
     /// As [`leading`](Self::leading), orthonormal as far as `T` goes.
     pub(crate) fn precise(&self, r: usize) -> Option<Mat<T>> {
         let inner = self.reduction.tridiagonal.vectors_by_division(self.padded(r))?;

@@ -106,13 +106,8 @@ fn is_semidefinite(rows: &SymmetricRows<'_>) -> bool {
 
 /// The Gram matrix of the smaller side, in `f32`.
 fn in_single(weight: &Weight<'_>) -> Lower<f32> {
-    let n = weight.full_rank().get();
-    let mut gram = Lower::zeros(n);
-    let wide = weight.wide();
-    // Square blocks: they stay in the cache while they are read several times, and the sums are written seldom.
-    for first in (0..wide.ncols()).step_by(n) {
-        products::add_gram(gram.as_mut(), wide.subcols(first, n.min(wide.ncols() - first)));
-    }
+    let mut gram = Lower::zeros(weight.full_rank().get());
+    weight.for_each_block_of_rows(|block| products::add_gram(gram.as_mut(), block));
     gram
 }
 

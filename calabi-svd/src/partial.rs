@@ -6,7 +6,8 @@
 mod krylov;
 mod proof;
 
-use self::krylov::Krylov;
+use self::krylov::{Captured, Krylov};
+use self::proof::Claim;
 use crate::tridiagonal::Lower;
 
 /// Below this size all eigenvalues cost next to nothing.
@@ -24,17 +25,28 @@ const MULTIPLE: usize = 24;
 /// The width of the narrowest blocks.
 const NARROWEST: usize = 8;
 
-/// Blocks after which it is seen what the subspace captures, one after the other until two gains are known.
-const SEEN_FROM: usize = 7;
+/// Blocks after which it is first seen what the subspace captures.
+const SEEN_FROM: usize = 8;
 
-/// The most blocks.
+/// The most blocks, and those from which on they are made before it is given up.
 const MOST: usize = 20;
+const LATE: usize = 15;
 
-/// What may still be missing, as a share of what is allowed, where a proof is worth trying.
-const WORTH_A_PROOF: f64 = 0.15;
+/// What blocks of one width do.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// The strain of a claim up to which it is worth its proof.
+    worth: f64,
+    /// What becomes of the strain from one block to the next, as long as that is not known.
+    fall: f64,
+    /// What becomes of that from one block to the next: Krylov subspaces converge faster and faster.
+    faster: f64,
+}
 
-/// What becomes of the ratio of two gains from one block to the next: Krylov subspaces converge faster and faster.
-const FASTER: f64 = 0.85;
+const WIDE: Pace = Pace { worth: 1.9, fall: 0.35, faster: 0.85 };
+
+/// Of the narrowest, which tell less of what lies outside of them.
+const NARROW: Pace = Pace { worth: 0.5, fall: 0.6, faster: 0.95 };
 
 /// By how much a loss may lie above the optimum, as a share of it: 0.2 % of an error.
 const TOLERANCE: f64 = 4e-3;
@@ -66,25 +78,23 @@ pub(crate) fn leading(
     let width = kept.div_ceil(SHARE);
     let width = if width <= NARROWEST { NARROWEST } else { width.next_multiple_of(MULTIPLE) };
     let mut krylov = Krylov::begin(matrix.as_ref(), width, MOST);
-    let mut progress = Progress::default();
+    let mut progress = Progress { pace: if width > NARROWEST { WIDE } else { NARROW }, last: None };
     let mut blocks = SEEN_FROM;
     while blocks <= MOST {
         krylov.extend(matrix.as_ref(), blocks);
-        let eigen = krylov.captured()?;
-        let captured: f64 = eigen.values()[..kept].iter().rev().sum();
-        let loss = (energy - captured).max(0.0);
-        let allowed = loss * TOLERANCE / (1.0 + TOLERANCE);
-        progress.note(blocks, captured);
-        let further = progress.further(WORTH_A_PROOF * allowed)?;
+        let Captured { ritz, next } = krylov.captured(kept)?;
+        let loss = (energy - ritz.values.iter().rev().sum::<f64>()).max(0.0);
+        let claim = Claim::new(&ritz, loss * TOLERANCE / (1.0 + TOLERANCE));
+        let further = progress.further(blocks, claim.strain(next))?;
         if further > 0 {
             blocks += further;
             continue;
         }
-        let ritz = krylov.ritz(&eigen, kept)?;
         if !enough(&ritz.values) {
             return None;
         }
-        if proof::is_bounded(matrix, &ritz, allowed) {
+        let ritz = krylov.in_whole(ritz)?;
+        if claim.holds(matrix, &ritz) {
             let dimensions = blocks * width;
             let remark = format!("{dimensions} of {} dimensions: loss at most 0.4 % above the optimum", matrix.size);
             return Some(Leading { values: ritz.values, vectors: ritz.vectors, remark });
@@ -94,48 +104,32 @@ pub(crate) fn leading(
     None
 }
 
-/// What a growing subspace captures, and when it will have captured enough: gains are taken for a geometric series.
-#[derive(Debug, Default)]
+/// How the strain of a claim falls as a subspace grows.
+#[derive(Debug)]
 struct Progress {
-    /// Blocks, and what they captured.
+    pace: Pace,
+    /// Blocks, and the strain there.
     last: Option<(usize, f64)>,
-    /// What the last block brought.
-    gain: Option<f64>,
-    /// What a block brings, as a share of what the one before it brought.
-    ratio: Option<f64>,
 }
 
 impl Progress {
-    fn note(&mut self, blocks: usize, captured: f64) {
-        let Some((before, known)) = self.last.replace((blocks, captured)) else { return };
-        let gain = (captured - known).max(0.0);
-        let steps = i32::try_from(blocks - before).unwrap_or(i32::MAX);
-        if let Some(ratio) = self.ratio.filter(|&ratio| steps > 1 && ratio < 1.0) {
-            // The gain of several blocks: what the last of them brought.
-            let of_last = ratio.powi(steps - 1) * (1.0 - ratio) / (1.0 - ratio.powi(steps));
-            (self.gain, self.ratio) = (Some(gain * of_last), Some(ratio * FASTER.powi(steps)));
-            return;
+    /// The blocks that are needed until the claim is worth its proof: none, if it is now. No number where it will not be so in
+    /// time.
+    fn further(&mut self, blocks: usize, strain: f64) -> Option<usize> {
+        let before = self.last.replace((blocks, strain));
+        if strain <= self.pace.worth {
+            return Some(0);
         }
-        self.ratio = self.gain.map(|former| if former > 0.0 { gain / former } else { 1.0 }).or(self.ratio);
-        self.gain = Some(gain);
-    }
-
-    /// The blocks that are needed until no more than `small` is missing: none, if it is not more now. No number where it
-    /// will not be so in time.
-    fn further(&self, small: f64) -> Option<usize> {
-        let (Some((blocks, _)), Some(gain), Some(ratio)) = (self.last, self.gain, self.ratio) else { return Some(1) };
-        if ratio >= 1.0 {
-            return (gain <= small).then_some(0);
-        }
-        let (mut missing, mut ratio) = (gain * ratio / (1.0 - ratio), ratio);
-        for further in 0..=MOST.saturating_sub(blocks) {
-            if missing <= small {
+        let fall = |(fewer, known): (usize, f64)| (strain / known).powf(((blocks - fewer) as f64).recip());
+        let (mut strain, mut fall) = (strain, before.map_or(self.pace.fall, fall));
+        for further in 1..=MOST.saturating_sub(blocks) {
+            fall *= self.pace.faster;
+            strain *= fall;
+            if strain <= self.pace.worth {
                 return Some(further);
             }
-            ratio *= FASTER;
-            missing *= ratio;
         }
-        None
+        (LATE..MOST).contains(&blocks).then(|| MOST - blocks)
     }
 }
 

@@ -32,6 +32,11 @@ fn negate<T: Real>(column: ColMut<'_, T>) {
     column.iter_mut().for_each(|v| *v = T::of(-v.wide()));
 }
 
+/// The vectors as they leave the crate, each in one piece.
+pub(crate) fn columns_to_f32(vectors: MatRef<'_, f64>) -> Array2<f32> {
+    to_f32(vectors.transpose()).reversed_axes()
+}
+
 /// The vectors as they leave the crate.
 pub(crate) fn to_f32(vectors: MatRef<'_, f64>) -> Array2<f32> {
     Array2::from_shape_fn(vectors.shape(), |place| rounded(vectors[place]))

@@ -27,15 +27,24 @@ pub(super) struct Krylov {
     beyond: Mat<f32>,
 }
 
-/// Ritz pairs of a matrix `M`.
+/// What a subspace captures of a matrix `M`.
+#[derive(Debug)]
+pub(super) struct Captured {
+    /// Leading Ritz pairs, their vectors in the basis of the subspace.
+    pub(super) ritz: Ritz,
+    /// The Ritz value after the leading ones.
+    pub(super) next: f64,
+}
+
+/// Leading Ritz pairs of a matrix `M`.
 #[derive(Debug)]
 pub(super) struct Ritz {
     /// `θ₁ ≥ θ₂ ≥ ...`, what each vector captures.
     pub(super) values: Vec<f64>,
     /// Orthonormal, in columns.
     pub(super) vectors: Mat<f32>,
-    /// `‖M x − θ x‖` of each.
-    pub(super) residuals: Vec<f64>,
+    /// `RᵀR` for the residuals `R = M X − X Θ`; the lower triangle counts.
+    pub(super) residuals: Mat<f32>,
 }
 
 impl Krylov {
@@ -43,13 +52,8 @@ impl Krylov {
     pub(super) fn begin(matrix: MatRef<'_, f32>, width: usize, most: usize) -> Self {
         let (n, dimensions) = (matrix.nrows(), width * most);
         let beyond = image_of_signs(matrix, width);
-        Self {
-            basis: Mat::zeros(n, dimensions),
-            projected: Mat::zeros(dimensions, dimensions),
-            blocks: 0,
-            width,
-            beyond,
-        }
+        let (basis, projected) = (Mat::with_capacity(n, dimensions), Mat::with_capacity(dimensions, dimensions));
+        Self { basis, projected, blocks: 0, width, beyond }
     }
 
     /// Goes on until there are so many blocks.
@@ -58,7 +62,9 @@ impl Krylov {
             let first = self.blocks * self.width;
             let beyond = std::mem::replace(&mut self.beyond, Mat::new());
             let block = orthonormal_by_products(beyond.clone()).unwrap_or_else(|| orthonormal(beyond));
-            self.basis.subcols_mut(first, self.width).copy_from(&block);
+            let dimensions = first + self.width;
+            self.basis.resize_with(block.nrows(), dimensions, |i, j| block[(i, j - first)]);
+            self.projected.resize_with(dimensions, dimensions, |_, _| 0.0);
             self.blocks += 1;
             // The matrix on the right, where no copy of it is made; it is symmetric.
             self.beyond = product(block.transpose(), matrix).transpose().to_owned();
@@ -80,25 +86,26 @@ impl Krylov {
         near += along;
     }
 
-    /// The eigenvalues of what the subspace captures; none where they do not converge.
-    pub(super) fn captured(&self) -> Option<Eigen<f32>> {
+    /// The leading `r` Ritz pairs, fewer than there are dimensions; none where they do not converge.
+    pub(super) fn captured(&self, r: usize) -> Option<Captured> {
         let dimensions = self.blocks * self.width;
-        Eigen::of(Lower::of(self.projected.submatrix(0, 0, dimensions, dimensions).transpose()))
+        let eigen = Eigen::of(Lower::of(self.projected.submatrix(0, 0, dimensions, dimensions).transpose()))?;
+        let vectors = eigen.leading_alone(r)?;
+        let beyond = product(self.beyond.as_ref(), vectors.subrows(dimensions - self.width, self.width));
+        let mut residuals = Mat::zeros(r, r);
+        add_gram(residuals.as_mut(), beyond.transpose());
+        let (leading, behind) = eigen.values().split_at(r);
+        Some(Captured { ritz: Ritz { values: leading.to_vec(), vectors, residuals }, next: *behind.first()? })
     }
 
-    /// The leading `r` Ritz pairs; none where vectors do not converge, or rounding took the subspace apart.
-    pub(super) fn ritz(&self, captured: &Eigen<f32>, r: usize) -> Option<Ritz> {
-        let dimensions = captured.values().len();
-        let turn = captured.leading(r)?;
-        let vectors = product(self.basis.subcols(0, dimensions), turn.as_ref());
+    /// Ritz pairs of the subspace with vectors in whole; none where rounding took the subspace apart.
+    pub(super) fn in_whole(&self, ritz: Ritz) -> Option<Ritz> {
+        let (dimensions, r) = ritz.vectors.shape();
+        let vectors = product(self.basis.subcols(0, dimensions), ritz.vectors.as_ref());
         let mut off = Mat::from_fn(r, r, |i, j| if i == j { -1.0 } else { 0.0 });
         add_gram(off.as_mut(), vectors.transpose());
-        if off.norm_max().is_nan() || off.norm_max() > ORTHONORMAL {
-            return None;
-        }
-        let residual = product(self.beyond.as_ref(), turn.subrows(dimensions - self.width, self.width));
-        let length = |j: usize| residual.col(j).iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-        Some(Ritz { values: captured.values()[..r].to_vec(), vectors, residuals: (0..r).map(length).collect() })
+        let apart = off.norm_max();
+        (apart <= ORTHONORMAL).then_some(Ritz { vectors, ..ritz })
     }
 }
 

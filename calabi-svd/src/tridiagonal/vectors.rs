@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use faer::Mat;
+use pulp::Arch;
 
 use super::Tridiagonal;
 use crate::threads;
@@ -27,6 +28,9 @@ const NEW: f64 = 1e-3;
 /// Larger clusters are left to divide and conquer, which costs less.
 const LARGEST: usize = 32;
 
+/// Eigenvalues whose vectors are found side by side: divisions of one wait for each other, those of several do not.
+const LANES: usize = 4;
+
 /// Rayleigh corrections of an eigenvalue.
 const CORRECTIONS: usize = 3;
 
@@ -37,18 +41,18 @@ impl Tridiagonal {
         let norm = self.norm();
         // Clusters are whole, so that what becomes of one does not depend on where `r` cuts it.
         let mut vectors = Mat::zeros(self.size(), self.size().min(r + LARGEST));
-        let wanted = clusters(values, CLOSE * norm).take_while(|cluster| cluster.start < r).collect();
-        let found = threads::map(wanted, &|cluster: Range<usize>| {
-            let first = cluster.start;
-            let whole = cluster.len() <= LARGEST;
-            (first, whole.then(|| self.cluster(values, cluster, norm)).flatten())
+        let wanted = bunches(clusters(values, CLOSE * norm).take_while(|cluster| cluster.start < r));
+        let found = threads::map(wanted, &|bunch: Bunch| match bunch {
+            Bunch::Apart(range) => (range.start, self.apart(&values[range], norm)),
+            Bunch::Cluster(range) if range.len() > LARGEST => (range.start, None),
+            Bunch::Cluster(range) => (range.start, self.cluster(values, range, norm)),
         });
-        for (first, cluster) in found {
-            let Some(cluster) = cluster else {
+        for (first, found) in found {
+            let Some(found) = found else {
                 self.divide(first, &mut vectors)?;
                 break;
             };
-            for (k, vector) in cluster.into_iter().enumerate() {
+            for (k, vector) in found.into_iter().enumerate() {
                 vectors.col_mut(first + k).iter_mut().zip(vector).for_each(|(to, v)| *to = v);
             }
         }
@@ -56,11 +60,19 @@ impl Tridiagonal {
         Some(vectors)
     }
 
+    /// Vectors of up to [`LANES`] eigenvalues that are far from all others.
+    fn apart(&self, values: &[f64], norm: f64) -> Option<Vec<Vec<f64>>> {
+        let last = *values.last()?;
+        let lanes = std::array::from_fn(|lane| values.get(lane).copied().unwrap_or(last));
+        self.side_by_side::<LANES>(lanes, norm).into_iter().take(values.len()).collect()
+    }
+
     /// Vectors of neighbouring eigenvalues, orthogonal to each other.
     fn cluster(&self, values: &[f64], range: Range<usize>, norm: f64) -> Option<Vec<Vec<f64>>> {
         let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(range.len());
         for i in range.clone() {
-            let mut vector = self.vector(values[i], norm)?;
+            let [vector] = self.side_by_side([values[i]], norm);
+            let mut vector = vector?;
             for _ in 0..2 {
                 for before in &vectors {
                     let along: f64 = before.iter().zip(&vector).map(|(a, b)| a * b).sum();
@@ -91,20 +103,29 @@ impl Tridiagonal {
         (0..vector.len()).map(|i| image(i).powi(2)).sum::<f64>().sqrt()
     }
 
-    /// The eigenvector of the eigenvalue nearest to `value`, of length one; none where its residual is too large.
-    fn vector(&self, value: f64, norm: f64) -> Option<Vec<f64>> {
-        let mut value = value;
+    /// The eigenvectors of the eigenvalues nearest to `values`, of length one, each as if it were alone; none where its residual is
+    /// too large.
+    fn side_by_side<const L: usize>(&self, mut values: [f64; L], norm: f64) -> [Option<Vec<f64>>; L] {
+        let mut found = [const { None }; L];
         for _ in 0..CORRECTIONS {
-            let (mut vector, gamma) = Twisted::of(self, value, norm).vector();
-            let square: f64 = vector.iter().map(|v| v * v).sum();
-            let length = square.sqrt();
-            if gamma.abs() <= RESIDUAL * norm * length {
-                scale(&mut vector, length.recip());
-                return length.is_finite().then_some(vector);
+            let twisted = Twisted::of(self, values, norm);
+            for (lane, (found, value)) in
+                found.iter_mut().zip(&mut values).enumerate().filter(|(_, (f, _))| f.is_none())
+            {
+                let (mut vector, gamma) = twisted.vector(lane);
+                let square: f64 = vector.iter().map(|v| v * v).sum();
+                let length = square.sqrt();
+                if gamma.abs() <= RESIDUAL * norm * length {
+                    scale(&mut vector, length.recip());
+                    *found = length.is_finite().then_some(vector);
+                }
+                *value += gamma / square;
             }
-            value += gamma / square;
+            if found.iter().all(Option::is_some) {
+                break;
+            }
         }
-        None
+        found
     }
 }
 
@@ -124,54 +145,87 @@ fn clusters(values: &[f64], close: f64) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// `T − λ = L D Lᵀ` from above and `U D Uᵀ` from below.
-struct Twisted {
-    /// Entries of `L` below its diagonal.
-    lower: Vec<f64>,
-    /// Entries of `U` above its diagonal.
-    upper: Vec<f64>,
-    /// What is left of the diagonal where both meet.
-    gamma: Vec<f64>,
+/// Eigenvalues whose vectors are found together.
+enum Bunch {
+    /// Far from all others.
+    Apart(Range<usize>),
+    /// Close to each other.
+    Cluster(Range<usize>),
 }
 
-impl Twisted {
-    fn of(t: &Tridiagonal, value: f64, norm: f64) -> Self {
+/// Clusters of one are taken together.
+fn bunches(clusters: impl Iterator<Item = Range<usize>>) -> Vec<Bunch> {
+    let mut bunches = Vec::new();
+    for cluster in clusters {
+        match bunches.last_mut() {
+            _ if cluster.len() > 1 => bunches.push(Bunch::Cluster(cluster)),
+            Some(Bunch::Apart(range)) if range.len() < LANES => range.end = cluster.end,
+            _ => bunches.push(Bunch::Apart(cluster)),
+        }
+    }
+    bunches
+}
+
+/// `T − λ = L D Lᵀ` from above and `U D Uᵀ` from below, for some `λ` side by side.
+struct Twisted<const L: usize> {
+    /// Entries of `L` below its diagonal.
+    lower: Vec<[f64; L]>,
+    /// Entries of `U` above its diagonal.
+    upper: Vec<[f64; L]>,
+    /// What is left of the diagonal where both meet.
+    gamma: Vec<[f64; L]>,
+}
+
+impl<const L: usize> Twisted<L> {
+    fn of(t: &Tridiagonal, values: [f64; L], norm: f64) -> Self {
+        Arch::new().dispatch(|| Self::factored(t, values, norm))
+    }
+
+    #[allow(clippy::inline_always)] // for the instructions of its caller
+    #[inline(always)]
+    fn factored(t: &Tridiagonal, values: [f64; L], norm: f64) -> Self {
         let n = t.size();
         let tiny = norm * f64::EPSILON * f64::EPSILON;
-        let pivot = |d: f64| if d.abs() < tiny { -tiny } else { d };
-        let (mut lower, mut upper) = (vec![0.0; n - 1], vec![0.0; n - 1]);
-        let mut gamma: Vec<f64> = t.diagonal.iter().map(|d| d - value).collect();
-        let (mut down, mut up) = (gamma[0], gamma[n - 1]);
+        let over = |entry: f64, pivots: [f64; L]| pivots.map(|d| entry / if d.abs() < tiny { -tiny } else { d });
+        let shifted = |i: usize| values.map(|value| t.diagonal[i] - value);
+        let less = |i: usize, by: f64, x: [f64; L]| -> [f64; L] {
+            let shifted = shifted(i);
+            std::array::from_fn(|lane| shifted[lane] - by * x[lane])
+        };
+        let (mut lower, mut upper) = (vec![[0.0; L]; n - 1], vec![[0.0; L]; n - 1]);
+        let (mut down, mut up) = (shifted(0), shifted(n - 1));
         // Both ways at once: each waits for its divisions.
-        let mut from_above = vec![down; n];
-        let mut from_below = vec![up; n];
+        let (mut from_above, mut from_below) = (vec![down; n], vec![up; n]);
         for k in 0..n - 1 {
             let j = n - 2 - k;
             let (a, b) = (t.below[k], t.below[j]);
-            lower[k] = a / pivot(down);
-            upper[j] = b / pivot(up);
-            down = gamma[k + 1] - a * lower[k];
-            up = gamma[j] - b * upper[j];
+            lower[k] = over(a, down);
+            upper[j] = over(b, up);
+            down = less(k + 1, a, lower[k]);
+            up = less(j, b, upper[j]);
             from_above[k + 1] = down;
             from_below[j] = up;
         }
-        for (i, gamma) in gamma.iter_mut().enumerate() {
-            *gamma = from_above[i] + from_below[i] - *gamma;
+        let mut gamma = from_above;
+        for (i, (gamma, below)) in gamma.iter_mut().zip(&from_below).enumerate() {
+            let shifted = shifted(i);
+            *gamma = std::array::from_fn(|lane| gamma[lane] + below[lane] - shifted[lane]);
         }
         Self { lower, upper, gamma }
     }
 
     /// The vector of which `(T − λ) z = γ e_k`, with `z_k = 1`, and `γ`: the smallest there is.
-    fn vector(&self) -> (Vec<f64>, f64) {
+    fn vector(&self, lane: usize) -> (Vec<f64>, f64) {
         let smaller = |a: &(usize, f64), b: &(usize, f64)| a.1.abs().total_cmp(&b.1.abs());
-        let (twist, gamma) = self.gamma.iter().copied().enumerate().min_by(smaller).unwrap_or((0, 0.0));
+        let gammas = self.gamma.iter().map(|gamma| gamma[lane]);
+        let (twist, gamma) = gammas.enumerate().min_by(smaller).unwrap_or((0, 0.0));
         let mut z = vec![0.0; self.gamma.len()];
         z[twist] = 1.0;
         for i in (0..twist).rev() {
-            z[i] = -self.lower[i] * z[i + 1];
+            z[i] = -self.lower[i][lane] * z[i + 1];
         }
         for i in twist..self.upper.len() {
-            z[i + 1] = -self.upper[i] * z[i];
+            z[i + 1] = -self.upper[i][lane] * z[i];
         }
         (z, gamma)
     }
