@@ -12,11 +12,10 @@ use crate::scale::Scale;
 /// Columns of the [wide](Weight::wide) orientation that are converted to `f64` at a time.
 const BLOCK: usize = 256;
 
-/// Those that are multiplied in `f32` at a time: they stay in the cache while they are read several times.
-const TOGETHER: usize = 512;
-
-/// Rows of a tall weight that are turned at a time.
+/// Rows of a tall weight that are turned at a time, at least, and as a share of its columns: sums of many columns take longer to
+/// add to.
 const TURNED: usize = 384;
+const TURNED_SHARE: usize = 4;
 
 /// A finite matrix `A`, kept as it is, or as `A / 2^e` with the largest magnitude in [1, 2) where that is beyond 2^±32: huge
 /// and tiny weights are alike.
@@ -90,7 +89,7 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Hands out the wide orientation in `f32`, row after row, a block of columns at a time.
+    /// Hands out the wide orientation in `f32`, row after row, a block of columns at a time: square ones of a wide weight.
     ///
     /// Rows of a tall weight are turned before: in a product, columns that lie as far apart as rows are long fall on the same few
     /// lines of the cache (a third of the time of a product of 2048 columns).
@@ -98,13 +97,14 @@ impl<'a> Weight<'a> {
         let wide = self.wide();
         let (small, large) = wide.shape();
         if self.side() == Side::Left {
-            for first in (0..large).step_by(TOGETHER) {
-                take(wide.subcols(first, TOGETHER.min(large - first)));
+            for first in (0..large).step_by(small) {
+                take(wide.subcols(first, small.min(large - first)));
             }
             return;
         }
-        let mut buffer = vec![0.0; small * TURNED.min(large)];
-        for rows in self.scaled.chunks(TURNED * small) {
+        let height = TURNED.max(small / TURNED_SHARE).min(large);
+        let mut buffer = vec![0.0; small * height];
+        for rows in self.scaled.chunks(height * small) {
             let block = &mut buffer[..rows.len()];
             turn(rows, small, block);
             take(MatRef::from_row_major_slice(block, small, rows.len() / small));
@@ -261,7 +261,9 @@ mod tests {
     /// Blocks of a wide and of a tall weight are its columns and its rows, side by side.
     #[test]
     fn blocks_of_rows_are_the_wide_orientation() {
-        for (rows, cols) in [(5, 1100), (1, 3), (800, 21), (384, 16), (385, 17)] {
+        for (rows, cols, wanted) in
+            [(5, 17, 4), (1, 3, 3), (9, 9, 1), (800, 21, 3), (384, 16, 1), (385, 17, 2), (1700, 1600, 5)]
+        {
             let a = rounded(&gaussian(rows, cols, 3));
             let weight = Weight::read(a.view()).unwrap();
             let (mut first, mut blocks) = (0, 0);
@@ -271,7 +273,7 @@ mod tests {
                 blocks += 1;
             });
             assert_eq!(first, rows.max(cols));
-            assert_eq!(blocks > 1, rows.max(cols) > TOGETHER.min(if rows > cols { TURNED } else { TOGETHER }));
+            assert_eq!(blocks, wanted, "{rows} x {cols}");
         }
     }
 }
