@@ -180,7 +180,7 @@ pub(crate) fn row_major<T: Clone>(x: ArrayView2<'_, T>) -> CowArray<'_, T, Ix2> 
 
 #[cfg(test)]
 mod tests {
-    use calabi_testing::matrices::gaussian;
+    use calabi_testing::matrices::{gaussian, rounded};
     use proptest::prelude::*;
 
     use super::*;
@@ -236,5 +236,20 @@ mod tests {
         assert!(lower_gram(Array2::zeros((3, 2)).view(), &mut Array2::zeros((2, 2))).is_err());
         assert!(divided(gaussian(2, 3, 1).view(), (-Array2::<f64>::eye(3)).view()).is_err());
         assert!(divided(gaussian(2, 3, 1).view(), Array2::eye(2).view()).is_err());
+    }
+
+    /// Both layouts of a basis give the same bits, on both sides.
+    #[test]
+    fn layouts_of_a_basis_do_not_change_factors() {
+        let weight = rounded(&gaussian(40, 30, 1));
+        for (side, length) in [(Side::Left, 40), (Side::Right, 30)] {
+            let rows = rounded(&gaussian(length, 7, 2));
+            let columns = rows.t().as_standard_layout().into_owned().reversed_axes();
+            assert!(rows == columns && !columns.is_standard_layout());
+            let made = |vectors| project(weight.view(), Basis { side, vectors }).unwrap();
+            let (one, other) = (made(rows), made(columns));
+            assert_eq!(one, other);
+            assert!(other.left.is_standard_layout() && other.right.is_standard_layout());
+        }
     }
 }

@@ -28,9 +28,12 @@ const NARROWEST: usize = 8;
 /// Blocks after which it is first seen what the subspace captures.
 const SEEN_FROM: usize = 8;
 
-/// The most blocks, and those from which on they are made before it is given up.
+/// The most blocks; from `LATE` on all of them are made before it is given up.
 const MOST: usize = 20;
 const LATE: usize = 15;
+
+/// The most proofs that are tried.
+const PROOFS: usize = 3;
 
 /// What blocks of one width do.
 #[derive(Debug, Clone, Copy)]
@@ -79,12 +82,12 @@ pub(crate) fn leading(
     let width = if width <= NARROWEST { NARROWEST } else { width.next_multiple_of(MULTIPLE) };
     let mut krylov = Krylov::begin(matrix.as_ref(), width, MOST);
     let mut progress = Progress { pace: if width > NARROWEST { WIDE } else { NARROW }, last: None };
-    let mut blocks = SEEN_FROM;
-    while blocks <= MOST {
+    let (mut blocks, mut proofs) = (SEEN_FROM, 0);
+    while blocks <= MOST && proofs < PROOFS {
         krylov.extend(matrix.as_ref(), blocks);
         let Captured { ritz, next } = krylov.captured(kept)?;
         let loss = (energy - ritz.values.iter().rev().sum::<f64>()).max(0.0);
-        let claim = Claim::new(&ritz, loss * TOLERANCE / (1.0 + TOLERANCE));
+        let claim = Claim::new(&ritz, matrix.size, loss * TOLERANCE / (1.0 + TOLERANCE));
         let further = progress.further(blocks, claim.strain(next))?;
         if further > 0 {
             blocks += further;
@@ -100,6 +103,7 @@ pub(crate) fn leading(
             return Some(Leading { values: ritz.values, vectors: ritz.vectors, remark });
         }
         blocks += 1;
+        proofs += 1;
     }
     None
 }

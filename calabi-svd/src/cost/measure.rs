@@ -120,7 +120,8 @@ fn vectors(back: f64) -> f64 {
 
 fn product() -> f64 {
     let square = square();
-    let vectors = square.slice_axis(Axis(1), (..BASIS).into()).to_owned();
+    // Column after column, as bases are.
+    let vectors = square.slice_axis(Axis(0), (..BASIS).into()).to_owned().reversed_axes();
     let seconds = shortest(ROUNDS, || {
         let basis = Basis { side: Side::Left, vectors: vectors.clone() };
         let _ = black_box(crate::dense::project(square.view(), basis));

@@ -6,6 +6,8 @@ use crate::eigen::Eigen;
 use crate::noise::Noise;
 use crate::orthonormal::{orthonormal, orthonormal_by_products};
 use crate::products::{add_gram, product, replace, subtract, take_out};
+use crate::real::Real;
+use crate::scale::Scale;
 use crate::tridiagonal::Lower;
 
 /// How far from orthonormal Ritz vectors may be.
@@ -43,8 +45,18 @@ pub(super) struct Ritz {
     pub(super) values: Vec<f64>,
     /// Orthonormal, in columns.
     pub(super) vectors: Mat<f32>,
-    /// `RᵀR` for the residuals `R = M X − X Θ`; the lower triangle counts.
+    /// `RᵀR` for the residuals `R = M X − X Θ`, as a multiple of `unit²`; the lower triangle counts.
     pub(super) residuals: Mat<f32>,
+    /// A power of two near `θ₁`: squares of residuals are fourth powers of a weight, and `f32` does not reach as far.
+    pub(super) unit: f64,
+}
+
+impl Ritz {
+    /// The trace of `RᵀR`.
+    pub(super) fn strayed(&self) -> f64 {
+        let squares: f64 = self.residuals.diagonal().column_vector().iter().map(|&v| f64::from(v)).sum();
+        squares * self.unit.powi(2)
+    }
 }
 
 impl Krylov {
@@ -91,11 +103,14 @@ impl Krylov {
         let dimensions = self.blocks * self.width;
         let eigen = Eigen::of(Lower::of(self.projected.submatrix(0, 0, dimensions, dimensions).transpose()))?;
         let vectors = eigen.leading_alone(r)?;
-        let beyond = product(self.beyond.as_ref(), vectors.subrows(dimensions - self.width, self.width));
+        let (leading, behind) = eigen.values().split_at(r);
+        let scale = Scale::of(leading.first().map_or(0.0, |v| v.abs()));
+        let mut beyond = product(self.beyond.as_ref(), vectors.subrows(dimensions - self.width, self.width));
+        beyond *= faer::Scale(Real::of(scale.down(1.0)));
         let mut residuals = Mat::zeros(r, r);
         add_gram(residuals.as_mut(), beyond.transpose());
-        let (leading, behind) = eigen.values().split_at(r);
-        Some(Captured { ritz: Ritz { values: leading.to_vec(), vectors, residuals }, next: *behind.first()? })
+        let ritz = Ritz { values: leading.to_vec(), vectors, residuals, unit: scale.up(1.0) };
+        Some(Captured { ritz, next: *behind.first()? })
     }
 
     /// Ritz pairs of the subspace with vectors in whole; none where rounding took the subspace apart.

@@ -3,7 +3,7 @@
 //! For orthonormal `X` of `k` columns, any `t` and any positive semidefinite `K`: where `D = t I + X K Xᵀ − M` is positive
 //! semidefinite, the sum of the `k` largest eigenvalues of `M` is at most `k t + tr K` (Weyl). With Ritz vectors `X`, values `Θ`
 //! and residuals `R`, and what `M` does outside of them bounded by `u < t`, `D` is so for `K = Θ − t I + RᵀR / (t − u)` (its Schur
-//! complement). Hence what may be missing is spent on three things: a `t` above the last `θᵢ`, which costs little, for few
+//! complement; negative `θ − t` count as zero). Hence what may be missing is spent on three things: a `t` above the last `θᵢ`, which costs little, for few
 //! are raised by it, and by less than it gains on all that is left out; a multiple of `RᵀR`; and a little for all alike, against
 //! rounding. A Cholesky factorization tells whether `D` is positive definite: nothing is assumed about what lies outside.
 
@@ -25,51 +25,56 @@ const ALIKE: f64 = 0.1;
 /// the largest eigenvalue.
 const ROUNDING: f64 = 8.0 * f32::EPSILON as f64;
 
+/// What every vector gets at least, as a share of the rounding.
+const ABOVE_ROUNDING: f64 = 1.5;
+
 /// What is claimed of a matrix: that its largest eigenvalues amount to so much at most.
 #[derive(Debug)]
 pub(super) struct Claim {
     /// `t`.
     level: f64,
+    /// What a Cholesky factor of `D` may be off.
+    rounding: f64,
     /// What every vector gets.
     alike: f64,
-    /// The multiple of `RᵀR`.
-    multiple: f64,
+    /// What a multiple of `RᵀR` gets, and the trace of `RᵀR` itself.
+    rest: f64,
+    strayed: f64,
 }
 
 impl Claim {
-    /// That as many as there are Ritz values amount to at most `allowed` more than these.
-    pub(super) fn new(ritz: &Ritz, allowed: f64) -> Self {
-        let rest = (1.0 - RAISED) * allowed;
-        let strayed: f64 = ritz.residuals.diagonal().column_vector().iter().map(|&v| f64::from(v)).sum();
-        Self {
-            level: level(&ritz.values, RAISED * allowed),
-            alike: ALIKE * rest / ritz.values.len() as f64,
-            multiple: (1.0 - ALIKE) * rest / strayed,
-        }
+    /// That as many eigenvalues of an `n × n` matrix as there are Ritz values amount to at most `allowed` more than these.
+    pub(super) fn new(ritz: &Ritz, n: usize, allowed: f64) -> Self {
+        let (k, rest) = (ritz.values.len() as f64, (1.0 - RAISED) * allowed);
+        let level = level(&ritz.values, RAISED * allowed);
+        let first = ritz.values.first().copied().unwrap_or_default();
+        let rounding = ROUNDING * (level * (n as f64).sqrt() + first);
+        let alike = (ALIKE * rest / k).max(ABOVE_ROUNDING * rounding);
+        Self { level, rounding, alike, rest: rest - k * alike, strayed: ritz.strayed() }
     }
 
-    /// Whether the claim is worth its proof, where eigenvalues of what the vectors leave out are `outside` at least and not much more.
+    /// What the residuals need, as a share of what they get, where eigenvalues of what the vectors leave out are at most `outside`: up
+    /// to one the claim holds, but for rounding.
     pub(super) fn strain(&self, outside: f64) -> f64 {
         let gap = self.level - outside;
-        if gap > 0.0 { 1.0 / (gap * self.multiple) } else { f64::INFINITY }
+        if gap > 0.0 && self.rest > 0.0 { self.strayed / (gap * self.rest) } else { f64::INFINITY }
     }
 
     /// Whether it is so.
     pub(super) fn holds(&self, matrix: &Lower<f32>, ritz: &Ritz) -> bool {
-        let Some(&first) = ritz.values.first() else { return false };
-        let rounding = ROUNDING * (self.level * (matrix.size as f64).sqrt() + first);
         let less = product(ritz.vectors.as_ref(), self.negative_weights(ritz).as_ref());
         let mut left = negated(matrix);
         subtract_lower(left.as_mut(), less.as_ref(), ritz.vectors.transpose());
-        left.add_to_diagonal(Real::of(self.level - rounding));
+        left.add_to_diagonal(Real::of(self.level - self.rounding));
         cholesky::factor(left.as_mut()).is_ok()
     }
 
     /// `−K`, of trace `−Σ max(θ − t, 0)` less what may be missing for it.
     fn negative_weights(&self, ritz: &Ritz) -> Mat<f32> {
         let r = ritz.values.len();
+        let multiple = if self.strayed > 0.0 { ritz.unit.powi(2) * self.rest / self.strayed } else { 0.0 };
         Mat::from_fn(r, r, |i, j| {
-            let residual = self.multiple * f64::from(ritz.residuals[(i.max(j), i.min(j))]);
+            let residual = multiple * f64::from(ritz.residuals[(i.max(j), i.min(j))]);
             let own = if i == j { (ritz.values[i] - self.level).max(0.0) + self.alike } else { 0.0 };
             Real::of(-(residual + own))
         })

@@ -70,8 +70,9 @@ fn what_misses_a_direction_is_refuted() {
             values: columns.iter().map(|&j| eigen.values()[j]).collect(),
             vectors: faer::Mat::from_fn(n, kept, |i, j| vectors[(i, columns[j])]),
             residuals: faer::Mat::from_fn(kept, kept, |i, j| if i == j { 1e-12 } else { 0.0 }),
+            unit: 1.0,
         };
-        let is_proven = |allowed: f64| Claim::new(&ritz, allowed).holds(&gram, &ritz);
+        let is_proven = |allowed: f64| Claim::new(&ritz, n, allowed).holds(&gram, &ritz);
         let loss = energy - ritz.values.iter().sum::<f64>();
         assert_eq!(is_proven(TOLERANCE * loss), proven, "without {missed:?}");
         if missed == Some(kept - 1) {
@@ -99,7 +100,7 @@ fn claims_below_a_strain_of_one_hold_and_what_holds_is_true() {
             let captured: f64 = ritz.values.iter().sum();
             for share in [0.003, 0.01, 0.03, 0.1, 0.3] {
                 let allowed = share * (energy - captured);
-                let claim = Claim::new(&ritz, allowed);
+                let claim = Claim::new(&ritz, n, allowed);
                 let holds = claim.holds(&gram, &ritz);
                 assert!(!holds || best <= captured + allowed, "{seed} {size} {share}: it is not true");
                 assert!(holds || claim.strain(outside) > 0.95, "{seed} {size} {share}: {}", claim.strain(outside));
@@ -123,5 +124,45 @@ fn exact_ritz(gram: &Lower<f32>, lead: &faer::Mat<f32>, stray: impl Fn(usize, us
     let keep = faer::Mat::<f64>::identity(n, n) - &x * x.transpose();
     let outside = Eigen::of(Lower::of((&keep * &m * &keep).as_ref())).unwrap().values()[0];
     let single = |a: &faer::Mat<f64>| faer::Mat::from_fn(a.nrows(), a.ncols(), |i, j| crate::real::Real::of(a[(i, j)]));
-    (krylov::Ritz { values: inner.values().to_vec(), vectors: single(&x), residuals: single(&products) }, outside)
+    let (values, vectors, residuals) = (inner.values().to_vec(), single(&x), single(&products));
+    (krylov::Ritz { values, vectors, residuals, unit: 1.0 }, outside)
+}
+
+/// Where what may be missing is rounding no proof is tried; where nothing strays a claim is as good as its gap.
+#[test]
+fn claims_within_rounding_are_not_worth_a_proof() {
+    let ritz = |off: f32| krylov::Ritz {
+        values: vec![4.0, 2.0, 1.0],
+        vectors: faer::Mat::zeros(600, 3),
+        residuals: faer::Mat::from_fn(3, 3, |i, j| if i == j { off } else { 0.0 }),
+        unit: 4.0,
+    };
+    assert!(Claim::new(&ritz(1e-9), 600, 1e-5).strain(0.5).is_infinite());
+    assert!(Claim::new(&ritz(0.0), 600, 1e-5).strain(0.5).is_infinite());
+    assert!(Claim::new(&ritz(0.0), 600, 0.1).strain(0.5) < f64::MIN_POSITIVE);
+    assert!(Claim::new(&ritz(1e-9), 600, 0.1).strain(2.0).is_infinite());
+    // 3 · 1e-9 · 4², over the gap of 1.04 − 0.5 and 90 % of 0.06.
+    assert!((Claim::new(&ritz(1e-9), 600, 0.1).strain(0.5) / (4.8e-8 / (0.54 * 0.054)) - 1.0).abs() < 1e-6);
+}
+
+/// It ends, whatever the strain does, with no more blocks than there may be.
+#[test]
+fn blocks_come_to_an_end() {
+    for pace in [WIDE, NARROW] {
+        for strains in
+            [&[f64::INFINITY; 3][..], &[f64::NAN; 2], &[f64::INFINITY, f64::NAN], &[1e9, 2e9, 4e9], &[1e9, f64::NAN]]
+        {
+            let mut progress = Progress { pace, last: None };
+            let mut blocks = SEEN_FROM;
+            for &strain in strains {
+                let Some(further) = progress.further(blocks, strain) else { break };
+                assert!(further > 0 && blocks + further <= MOST, "{strains:?}");
+                blocks += further;
+            }
+        }
+        let mut progress = Progress { pace, last: None };
+        assert_eq!(progress.further(SEEN_FROM, 0.1), Some(0));
+        assert_eq!(progress.further(LATE, f64::INFINITY), Some(MOST - LATE), "what is left is made");
+        assert_eq!(progress.further(MOST, 1e9), None);
+    }
 }

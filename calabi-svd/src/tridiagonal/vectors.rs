@@ -44,25 +44,27 @@ impl Tridiagonal {
         let wanted = bunches(clusters(values, CLOSE * norm).take_while(|cluster| cluster.start < r));
         let found = threads::map(wanted, &|bunch: Bunch| match bunch {
             Bunch::Apart(range) => (range.start, self.apart(&values[range], norm)),
-            Bunch::Cluster(range) if range.len() > LARGEST => (range.start, None),
-            Bunch::Cluster(range) => (range.start, self.cluster(values, range, norm)),
+            Bunch::Cluster(range) => {
+                let whole = range.len() <= LARGEST;
+                let found = whole.then(|| self.cluster(values, range.clone(), norm)).flatten();
+                (range.start, found.map_or_else(|| vec![None], |found| found.into_iter().map(Some).collect()))
+            }
         });
-        for (first, found) in found {
-            let Some(found) = found else {
-                self.divide(first, &mut vectors)?;
+        let in_order = found.into_iter().flat_map(|(first, found)| (first..).zip(found));
+        for (place, vector) in in_order {
+            let Some(vector) = vector else {
+                self.divide(place, &mut vectors)?;
                 break;
             };
-            for (k, vector) in found.into_iter().enumerate() {
-                vectors.col_mut(first + k).iter_mut().zip(vector).for_each(|(to, v)| *to = v);
-            }
+            vectors.col_mut(place).iter_mut().zip(vector).for_each(|(to, v)| *to = v);
         }
         vectors.truncate(self.size(), r);
         Some(vectors)
     }
 
     /// Vectors of up to [`LANES`] eigenvalues that are far from all others.
-    fn apart(&self, values: &[f64], norm: f64) -> Option<Vec<Vec<f64>>> {
-        let last = *values.last()?;
+    fn apart(&self, values: &[f64], norm: f64) -> Vec<Option<Vec<f64>>> {
+        let last = values.last().copied().unwrap_or_default();
         let lanes = std::array::from_fn(|lane| values.get(lane).copied().unwrap_or(last));
         self.side_by_side::<LANES>(lanes, norm).into_iter().take(values.len()).collect()
     }
