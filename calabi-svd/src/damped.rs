@@ -8,10 +8,9 @@
 
 mod symmetric;
 
-use pulp::Arch;
-
 pub(crate) use self::symmetric::{DampedGram, SymmetricRows};
 use crate::noise::Noise;
+use crate::simd::vectorized;
 use crate::weight::{Weight, add_multiple, dot, dots};
 
 /// Rows that tell whether a look at all of them is worth its time.
@@ -131,7 +130,7 @@ fn pass<'w>(weight: impl Iterator<Item = &'w [f32]>, rows: &mut [Vec<f64>; 2]) -
     make_orthonormal(rows);
     let mut images = rows.clone().map(|row| vec![0.0; row.len()]);
     let mut squares = [0.0; 2];
-    Arch::new().dispatch(|| {
+    vectorized! {
         for row in weight {
             let along = dots(row, rows.each_ref().map(Vec::as_slice));
             for ((image, along), square) in images.iter_mut().zip(along).zip(&mut squares) {
@@ -139,7 +138,7 @@ fn pass<'w>(weight: impl Iterator<Item = &'w [f32]>, rows: &mut [Vec<f64>; 2]) -
                 add_multiple(image, along, row);
             }
         }
-    });
+    }
     let residual = residual(&images[0], &rows[0], squares[0]);
     *rows = images;
     (squares, residual)

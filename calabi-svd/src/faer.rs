@@ -37,7 +37,8 @@ use crate::weight::Weight;
 /// One copy of the weight (`4mn` bytes, from which the larger side's vectors are made; one more while a first value is scaled down),
 /// and for `s = min(m, n)`: `input` takes `8 s²` bytes (half as much again while the Gram matrix is reduced) and `16 s r` for the
 /// vectors of rank `r`, `loss` half of the first (for leading ones alone as much once more for a proof, and up to half of that for
-/// the vectors in work; for a tall weight before, a quarter of it or `1536 s` for rows that are turned), `full` a copy of the weight in `f64` and `40 s²`.
+/// the vectors in work; for a tall weight before, a quarter of it or `1536 s` for rows that are turned), `full` a copy of the
+/// weight in `f64` and `40 s²`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(crate = "calabi_api::schemars")]

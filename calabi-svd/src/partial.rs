@@ -6,7 +6,7 @@
 mod krylov;
 mod proof;
 
-use self::krylov::{Captured, Krylov};
+use self::krylov::Krylov;
 use self::proof::Claim;
 use crate::tridiagonal::Lower;
 
@@ -85,10 +85,10 @@ pub(crate) fn leading(
     let (mut blocks, mut proofs) = (SEEN_FROM, 0);
     while blocks <= MOST && proofs < PROOFS {
         krylov.extend(matrix.as_ref(), blocks);
-        let Captured { ritz, next } = krylov.captured(kept)?;
+        let (ritz, turn) = krylov.captured(kept)?;
         let loss = (energy - ritz.values.iter().rev().sum::<f64>()).max(0.0);
         let claim = Claim::new(&ritz, matrix.size, loss * TOLERANCE / (1.0 + TOLERANCE));
-        let further = progress.further(blocks, claim.strain(next))?;
+        let further = progress.further(blocks, claim.strain(ritz.next))?;
         if further > 0 {
             blocks += further;
             continue;
@@ -96,11 +96,11 @@ pub(crate) fn leading(
         if !enough(&ritz.values) {
             return None;
         }
-        let ritz = krylov.in_whole(ritz)?;
-        if claim.holds(matrix, &ritz) {
+        let vectors = krylov.vectors(&turn)?;
+        if claim.holds(matrix, &ritz, &vectors) {
             let dimensions = blocks * width;
             let remark = format!("{dimensions} of {} dimensions: loss at most 0.4 % above the optimum", matrix.size);
-            return Some(Leading { values: ritz.values, vectors: ritz.vectors, remark });
+            return Some(Leading { values: ritz.values, vectors, remark });
         }
         blocks += 1;
         proofs += 1;

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use calabi_api::{DecomposeError, Rank, Shape, Side};
 use faer::{Mat, MatRef};
 use ndarray::ArrayView2;
-use pulp::Arch;
 
 use crate::scale::Scale;
+use crate::simd::vectorized;
+use crate::tile::{TILE, Tile};
 
 /// Columns of the [wide](Weight::wide) orientation that are converted to `f64` at a time.
 const BLOCK: usize = 256;
@@ -89,7 +90,8 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Hands out the wide orientation in `f32`, row after row, a block of columns at a time: square ones of a wide weight.
+    /// Hands out the wide orientation in `f32`, row after row, a block of columns at a time: square ones of a wide weight,
+    /// which stay in the cache while they are read several times, and are added to sums seldom.
     ///
     /// Rows of a tall weight are turned before: in a product, columns that lie as far apart as rows are long fall on the same few
     /// lines of the cache (a third of the time of a product of 2048 columns).
@@ -133,11 +135,11 @@ impl<'a> Weight<'a> {
         #[allow(clippy::cast_possible_truncation)] // as a weight is stored
         let entry = |(&v, &y): (&f32, &f64), x: f64| (f64::from(v) - x * y) as f32;
         let mut scaled = Vec::with_capacity(self.scaled.len());
-        Arch::new().dispatch(|| {
+        vectorized! {
             for (row, &x) in self.rows().zip(x) {
                 scaled.extend(row.iter().zip(y).map(|pair| entry(pair, x)));
             }
-        });
+        }
         let (largest, energy) = measured(&scaled);
         let modest = Scale::of(f64::from(largest)).is_modest();
         modest.then_some(Weight { scaled: Cow::Owned(scaled), shape: self.shape, scale: Scale::NONE, energy })
@@ -155,7 +157,7 @@ impl<'a> Weight<'a> {
 
 /// The largest magnitude, infinite or not a number where an entry is, and the sum of all squares.
 pub(crate) fn measured(entries: &[f32]) -> (f32, f64) {
-    Arch::new().dispatch(|| measured_in_strands(entries))
+    vectorized!(measured_in_strands(entries))
 }
 
 #[inline(always)]
@@ -212,7 +214,6 @@ pub(crate) fn dots<T: Copy + Into<f64>, const COUNT: usize>(row: &[T], xs: [&[f6
 
 /// Copies to row-major `f64`, in tiles: reading a transposed matrix column by column misses every cache line.
 fn widen(from: MatRef<'_, f32>, to: &mut [f64]) {
-    const TILE: usize = 16;
     let (rows, cols) = from.shape();
     for top in (0..rows).step_by(TILE) {
         let height = TILE.min(rows - top);
@@ -228,19 +229,15 @@ fn widen(from: MatRef<'_, f32>, to: &mut [f64]) {
 
 /// The transpose of a matrix with rows of this length, row after row as well, in tiles.
 fn turn(from: &[f32], length: usize, to: &mut [f32]) {
-    const TILE: usize = 16;
     let rows = from.len() / length;
-    let mut tile = [[0.0; TILE]; TILE];
+    let mut tile = Tile::filled(0.0);
     for top in (0..rows).step_by(TILE) {
         let height = TILE.min(rows - top);
         for left in (0..length).step_by(TILE) {
             let width = TILE.min(length - left);
-            for (k, line) in tile.iter_mut().enumerate().take(height) {
-                line[..width].copy_from_slice(&from[(top + k) * length + left..][..width]);
-            }
+            tile.read(&from[top * length + left..], length, height, width);
             for l in 0..width {
-                let to = &mut to[(left + l) * rows + top..][..height];
-                to.iter_mut().zip(&tile).for_each(|(to, line)| *to = line[l]);
+                tile.give(l, &mut to[(left + l) * rows + top..][..height]);
             }
         }
     }

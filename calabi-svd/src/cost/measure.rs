@@ -2,17 +2,16 @@
 
 use std::hint::black_box;
 
-use calabi_api::{Basis, Decomposition as _, Rank, Side};
+use calabi_api::{Basis, Side};
 use ndarray::{Array2, Axis};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::operations::panel;
 use super::{Curve, Machine};
 use crate::eigen::PANEL;
-use crate::exact;
-use crate::faer::Accuracy;
 use crate::noise::Noise;
 use crate::products;
+use crate::signs;
 use crate::tridiagonal::{Lower, Reduction, Tridiagonal, reduce_panel};
 use crate::weight::{Weight, measured};
 
@@ -20,7 +19,7 @@ use crate::weight::{Weight, measured};
 const PANELS: [usize; 7] = [128, 256, 512, 1024, 2048, 3072, 5120];
 /// Where the transformation back is measured.
 const BACK: [usize; 3] = [256, 1024, 2048];
-/// A product of this size stays in the caches, in blocks; one of [`BACK`].
+/// A product of this size stays in the caches, in blocks.
 const PRODUCT: usize = 1024;
 /// The rank of a basis that is measured.
 const BASIS: usize = 256;
@@ -32,13 +31,12 @@ const ROUNDS: usize = 3;
 const LONG: usize = 3000;
 
 pub(super) fn measure() -> Machine {
-    let back = Curve::new(&BACK, back);
     Machine {
         gram: gram(),
         panel: Curve::new(&PANELS, reduced),
         values: values(),
-        vectors: vectors(back.at(PRODUCT)),
-        back,
+        vectors: vectors(),
+        back: Curve::new(&BACK, back),
         product: product(),
         entry: entry(),
     }
@@ -105,17 +103,18 @@ fn values() -> f64 {
     seconds / (PRODUCT as f64).powi(2)
 }
 
-/// What an entry of a basis takes besides its transformation back.
-fn vectors(back: f64) -> f64 {
-    let square = square();
-    let rank = Rank::new(BASIS).unwrap_or(Rank::ONE);
-    let weight = Weight::read(square.view());
-    let Ok(decomposed) = weight.and_then(|weight| exact::svd(weight, rank, Accuracy::Loss)) else { return 0.0 };
+/// What an entry of a basis takes besides its transformation back: found, and made ready to leave the crate.
+fn vectors() -> f64 {
+    let tridiagonal = Reduction::of(symmetric(PRODUCT)).tridiagonal;
+    let Some(values) = tridiagonal.values() else { return 0.0 };
     let seconds = shortest(ROUNDS, || {
-        let _ = black_box(decomposed.basis(rank));
+        let found = tridiagonal.vectors_one_by_one(&values, BASIS);
+        black_box(found.map(|mut vectors| {
+            signs::normalize(&mut vectors);
+            signs::columns_to_f32(vectors.as_ref())
+        }));
     });
-    let entries = (PRODUCT * BASIS) as f64;
-    (seconds / entries - 2.0 * PRODUCT as f64 * back).max(0.0)
+    seconds / (PRODUCT * BASIS) as f64
 }
 
 fn product() -> f64 {

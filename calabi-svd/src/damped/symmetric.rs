@@ -1,11 +1,11 @@
 //! The same of a Gram matrix that is at hand in `f64`, `S' = P S P` with `P = I − (1 − β) u uᵀ`.
 
 use ndarray::ArrayView2;
-use pulp::Arch;
 
 use super::{Damping, FIRST_PASSES, Leading, PASSES, SHARE, make_orthonormal, residual, scale_to_one, signs};
 use crate::real::Real;
 use crate::scale::Scale;
+use crate::simd::vectorized;
 use crate::tridiagonal::Lower;
 use crate::weight::dot;
 
@@ -61,7 +61,13 @@ impl<'s> SymmetricRows<'s> {
     }
 
     fn times(&self, x: &[f64]) -> Vec<f64> {
-        Arch::new().dispatch(|| self.rows().map(|row| dot(row, x)).collect())
+        let mut products = Vec::with_capacity(self.size);
+        vectorized! {
+            for row in self.rows() {
+                products.push(dot(row, x));
+            }
+        }
+        products
     }
 
     /// None where no direction outweighs the others, or power iteration does not find it soon.

@@ -29,22 +29,13 @@ pub(super) struct Krylov {
     beyond: Mat<f32>,
 }
 
-/// What a subspace captures of a matrix `M`.
-#[derive(Debug)]
-pub(super) struct Captured {
-    /// Leading Ritz pairs, their vectors in the basis of the subspace.
-    pub(super) ritz: Ritz,
-    /// The Ritz value after the leading ones.
-    pub(super) next: f64,
-}
-
-/// Leading Ritz pairs of a matrix `M`.
+/// What is known of the leading Ritz pairs of a matrix `M` beside the vectors `X`.
 #[derive(Debug)]
 pub(super) struct Ritz {
     /// `θ₁ ≥ θ₂ ≥ ...`, what each vector captures.
     pub(super) values: Vec<f64>,
-    /// Orthonormal, in columns.
-    pub(super) vectors: Mat<f32>,
+    /// The Ritz value after these.
+    pub(super) next: f64,
     /// `RᵀR` for the residuals `R = M X − X Θ`, as a multiple of `unit²`; the lower triangle counts.
     pub(super) residuals: Mat<f32>,
     /// A power of two near `θ₁`: squares of residuals are fourth powers of a weight, and `f32` does not reach as far.
@@ -98,29 +89,29 @@ impl Krylov {
         near += along;
     }
 
-    /// The leading `r` Ritz pairs, fewer than there are dimensions; none where they do not converge.
-    pub(super) fn captured(&self, r: usize) -> Option<Captured> {
+    /// The leading `r` Ritz pairs, fewer than there are dimensions, and their vectors in the basis of the subspace; none where they do
+    /// not converge.
+    pub(super) fn captured(&self, r: usize) -> Option<(Ritz, Mat<f32>)> {
         let dimensions = self.blocks * self.width;
         let eigen = Eigen::of(Lower::of(self.projected.submatrix(0, 0, dimensions, dimensions).transpose()))?;
-        let vectors = eigen.leading_alone(r)?;
+        let turn = eigen.leading_alone(r)?;
         let (leading, behind) = eigen.values().split_at(r);
         let scale = Scale::of(leading.first().map_or(0.0, |v| v.abs()));
-        let mut beyond = product(self.beyond.as_ref(), vectors.subrows(dimensions - self.width, self.width));
+        let mut beyond = product(self.beyond.as_ref(), turn.subrows(dimensions - self.width, self.width));
         beyond *= faer::Scale(Real::of(scale.down(1.0)));
         let mut residuals = Mat::zeros(r, r);
         add_gram(residuals.as_mut(), beyond.transpose());
-        let ritz = Ritz { values: leading.to_vec(), vectors, residuals, unit: scale.up(1.0) };
-        Some(Captured { ritz, next: *behind.first()? })
+        let (values, next) = (leading.to_vec(), *behind.first()?);
+        Some((Ritz { values, next, residuals, unit: scale.up(1.0) }, turn))
     }
 
-    /// Ritz pairs of the subspace with vectors in whole; none where rounding took the subspace apart.
-    pub(super) fn in_whole(&self, ritz: Ritz) -> Option<Ritz> {
-        let (dimensions, r) = ritz.vectors.shape();
-        let vectors = product(self.basis.subcols(0, dimensions), ritz.vectors.as_ref());
+    /// Orthonormal vectors from their coordinates in the basis of the subspace; none where rounding took it apart.
+    pub(super) fn vectors(&self, turn: &Mat<f32>) -> Option<Mat<f32>> {
+        let (dimensions, r) = turn.shape();
+        let vectors = product(self.basis.subcols(0, dimensions), turn.as_ref());
         let mut off = Mat::from_fn(r, r, |i, j| if i == j { -1.0 } else { 0.0 });
         add_gram(off.as_mut(), vectors.transpose());
-        let apart = off.norm_max();
-        (apart <= ORTHONORMAL).then_some(Ritz { vectors, ..ritz })
+        (off.norm_max() <= ORTHONORMAL).then_some(vectors)
     }
 }
 

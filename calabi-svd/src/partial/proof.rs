@@ -3,9 +3,10 @@
 //! For orthonormal `X` of `k` columns, any `t` and any positive semidefinite `K`: where `D = t I + X K Xᵀ − M` is positive
 //! semidefinite, the sum of the `k` largest eigenvalues of `M` is at most `k t + tr K` (Weyl). With Ritz vectors `X`, values `Θ`
 //! and residuals `R`, and what `M` does outside of them bounded by `u < t`, `D` is so for `K = Θ − t I + RᵀR / (t − u)` (its Schur
-//! complement; negative `θ − t` count as zero). Hence what may be missing is spent on three things: a `t` above the last `θᵢ`, which costs little, for few
-//! are raised by it, and by less than it gains on all that is left out; a multiple of `RᵀR`; and a little for all alike, against
-//! rounding. A Cholesky factorization tells whether `D` is positive definite: nothing is assumed about what lies outside.
+//! complement; negative `θ − t` count as zero). Hence what may be missing is spent on three things: a `t` above the last
+//! `θᵢ`, which costs little, for few are raised by it, and by less than it gains on all that is left out; a multiple of `RᵀR`; and
+//! a little for all alike, against rounding. A Cholesky factorization tells whether `D` is positive definite: nothing is
+//! assumed about what lies outside.
 
 use faer::Mat;
 
@@ -60,11 +61,11 @@ impl Claim {
         if gap > 0.0 && self.rest > 0.0 { self.strayed / (gap * self.rest) } else { f64::INFINITY }
     }
 
-    /// Whether it is so.
-    pub(super) fn holds(&self, matrix: &Lower<f32>, ritz: &Ritz) -> bool {
-        let less = product(ritz.vectors.as_ref(), self.negative_weights(ritz).as_ref());
+    /// Whether it is so, told with the Ritz vectors.
+    pub(super) fn holds(&self, matrix: &Lower<f32>, ritz: &Ritz, vectors: &Mat<f32>) -> bool {
+        let less = product(vectors.as_ref(), self.negative_weights(ritz).as_ref());
         let mut left = negated(matrix);
-        subtract_lower(left.as_mut(), less.as_ref(), ritz.vectors.transpose());
+        subtract_lower(left.as_mut(), less.as_ref(), vectors.transpose());
         left.add_to_diagonal(Real::of(self.level - self.rounding));
         cholesky::factor(left.as_mut()).is_ok()
     }

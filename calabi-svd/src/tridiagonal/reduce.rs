@@ -15,6 +15,7 @@ use super::Tridiagonal;
 use super::panel::Panel;
 use crate::products;
 use crate::real::Real;
+use crate::tile::{TILE, Tile};
 
 /// Columns that are reduced before the rest of the matrix is updated.
 pub(crate) const WIDTH: usize = 32;
@@ -54,23 +55,18 @@ impl<T: Real> Lower<T> {
         lower
     }
 
-    /// Copies the lower triangle to the upper one, in tiles: a column of the one is a row of the other. A tile is turned
-    /// where whole lines of the cache are read and written, each once.
+    /// Copies the lower triangle to the upper one, in tiles: a column of the one is a row of the other.
     pub(crate) fn mirror(&mut self) {
-        const TILE: usize = 16;
         let n = self.size;
-        let mut tile = [[T::zero_impl(); TILE]; TILE];
+        let mut tile = Tile::filled(T::zero_impl());
         for left in (0..n).step_by(TILE) {
             for top in (left..n).step_by(TILE) {
                 let (columns, rows) = (TILE.min(n - left), TILE.min(n - top));
-                for (k, turned) in tile.iter_mut().enumerate().take(columns) {
-                    turned[..rows].copy_from_slice(&self.entries[(left + k) * n + top..][..rows]);
-                }
+                tile.read(&self.entries[left * n + top..], n, columns, rows);
                 for l in 0..rows {
                     // On the diagonal a column has nothing to give above itself.
                     let given = columns.min(top + l - left);
-                    let to = &mut self.entries[(top + l) * n + left..][..given];
-                    to.iter_mut().zip(&tile).for_each(|(to, turned)| *to = turned[l]);
+                    tile.give(l, &mut self.entries[(top + l) * n + left..][..given]);
                 }
             }
         }

@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use faer::Mat;
-use pulp::Arch;
 
 use super::Tridiagonal;
+use crate::simd::vectorized;
 use crate::threads;
 
 /// Eigenvalues closer than this share of the norm make a cluster: vectors of others are orthogonal to 1e-7.
@@ -120,8 +120,9 @@ impl Tridiagonal {
                 if gamma.abs() <= RESIDUAL * norm * length {
                     scale(&mut vector, length.recip());
                     *found = length.is_finite().then_some(vector);
+                } else {
+                    *value += gamma / square;
                 }
-                *value += gamma / square;
             }
             if found.iter().all(Option::is_some) {
                 break;
@@ -180,7 +181,7 @@ struct Twisted<const L: usize> {
 
 impl<const L: usize> Twisted<L> {
     fn of(t: &Tridiagonal, values: [f64; L], norm: f64) -> Self {
-        Arch::new().dispatch(|| Self::factored(t, values, norm))
+        vectorized!(Self::factored(t, values, norm))
     }
 
     #[allow(clippy::inline_always)] // for the instructions of its caller
@@ -188,11 +189,23 @@ impl<const L: usize> Twisted<L> {
     fn factored(t: &Tridiagonal, values: [f64; L], norm: f64) -> Self {
         let n = t.size();
         let tiny = norm * f64::EPSILON * f64::EPSILON;
-        let over = |entry: f64, pivots: [f64; L]| pivots.map(|d| entry / if d.abs() < tiny { -tiny } else { d });
-        let shifted = |i: usize| values.map(|value| t.diagonal[i] - value);
-        let less = |i: usize, by: f64, x: [f64; L]| -> [f64; L] {
-            let shifted = shifted(i);
-            std::array::from_fn(|lane| shifted[lane] - by * x[lane])
+        let over = |entry: f64, mut pivots: [f64; L]| {
+            for d in &mut pivots {
+                *d = entry / if d.abs() < tiny { -tiny } else { *d };
+            }
+            pivots
+        };
+        let shifted = |i: usize| {
+            let mut shifted = values;
+            for value in &mut shifted {
+                *value = t.diagonal[i] - *value;
+            }
+            shifted
+        };
+        let less = |i: usize, by: f64, x: [f64; L]| {
+            let mut left = shifted(i);
+            left.iter_mut().zip(x).for_each(|(left, x)| *left -= by * x);
+            left
         };
         let (mut lower, mut upper) = (vec![[0.0; L]; n - 1], vec![[0.0; L]; n - 1]);
         let (mut down, mut up) = (shifted(0), shifted(n - 1));
@@ -210,8 +223,8 @@ impl<const L: usize> Twisted<L> {
         }
         let mut gamma = from_above;
         for (i, (gamma, below)) in gamma.iter_mut().zip(&from_below).enumerate() {
-            let shifted = shifted(i);
-            *gamma = std::array::from_fn(|lane| gamma[lane] + below[lane] - shifted[lane]);
+            let own = shifted(i);
+            gamma.iter_mut().zip(below).zip(own).for_each(|((gamma, below), own)| *gamma = *gamma + below - own);
         }
         Self { lower, upper, gamma }
     }

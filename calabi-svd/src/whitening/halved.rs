@@ -2,12 +2,12 @@
 
 use calabi_api::{DecomposeError, Factors};
 use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
-use pulp::Arch;
 
 use super::lower::LowerTriangle;
 use super::probes::Probes;
 use super::{MODEST, ROWS, difference, energy};
 use crate::dense::{row_major, viewed};
+use crate::simd::vectorized;
 use crate::weight::dot;
 use crate::{products, threads};
 
@@ -58,7 +58,13 @@ impl Halved {
     #[must_use]
     pub fn of(d: ArrayView2<'_, f64>) -> Option<Self> {
         let d = row_major(d);
-        let norm = Arch::new().dispatch(|| rows(&d).map(|row| dot(row, row)).sum::<f64>()).sqrt();
+        let mut square = 0.0;
+        vectorized! {
+            for row in rows(&d) {
+                square += dot(row, row);
+            }
+        }
+        let norm = square.sqrt();
         if !d.is_square() || !(MODEST.recip()..MODEST).contains(&norm) {
             return None;
         }

@@ -3,9 +3,8 @@
 //!
 //! For a matrix `A` and a vector `z` of random signs the mean of `‖A z‖²` is `‖A‖²`, and that of `(A z)ᵀ (B z)` is `tr(Aᵀ B)`.
 
-use pulp::Arch;
-
 use crate::noise::Noise;
+use crate::simd::vectorized;
 use crate::weight::{add_multiple, dot, dots};
 
 /// Vectors at a time: a row is read once for all.
@@ -23,15 +22,23 @@ impl Probes {
 
     /// `A z`, for the rows of `A`.
     pub(super) fn times<'a, T: Copy + Into<f64> + 'a>(&self, rows: impl Iterator<Item = &'a [T]>) -> Self {
-        self.each(rows, |_, row, z| dots(row, z))
+        self.each(
+            rows,
+            #[inline(always)]
+            |_, row, z| dots(row, z),
+        )
     }
 
     /// `T z` for the lower triangle `T` of a matrix with these rows, its diagonal halved.
     pub(super) fn times_half<'a>(&self, rows: impl Iterator<Item = &'a [f64]>) -> Self {
-        self.each(rows, |i, row, z| {
-            let before = dots(&row[..i], z.map(|z| &z[..i]));
-            std::array::from_fn(|k| before[k] + 0.5 * row[i] * z[k][i])
-        })
+        self.each(
+            rows,
+            #[inline(always)]
+            |i, row, z| {
+                let before = dots(&row[..i], z.map(|z| &z[..i]));
+                std::array::from_fn(|k| before[k] + 0.5 * row[i] * z[k][i])
+            },
+        )
     }
 
     /// What each row, with its number, makes of the vectors.
@@ -42,22 +49,22 @@ impl Probes {
     ) -> Self {
         let vectors = self.0.each_ref().map(Vec::as_slice);
         let mut products: [Vec<f64>; COUNT] = std::array::from_fn(|_| Vec::new());
-        Arch::new().dispatch(|| {
+        vectorized! {
             for (i, row) in rows.enumerate() {
                 products.iter_mut().zip(of(i, row, vectors)).for_each(|(products, product)| products.push(product));
             }
-        });
+        }
         Self(products)
     }
 
     /// `Aᵀ z`, for the rows of `A`, of so many entries.
     pub(super) fn times_transposed<'a>(&self, rows: impl Iterator<Item = &'a [f32]>, size: usize) -> Self {
         let mut sums = std::array::from_fn(|_| vec![0.0; size]);
-        Arch::new().dispatch(|| {
+        vectorized! {
             for (i, row) in rows.enumerate() {
                 sums.iter_mut().zip(&self.0).for_each(|(sums, z)| add_multiple(sums, z[i], row));
             }
-        });
+        }
         Self(sums)
     }
 
