@@ -44,6 +44,31 @@ struct Combine<'a, T> {
     y: &'a mut [T],
 }
 
+/// As `map` of an array of four, which is not always compiled for the instructions of its caller.
+macro_rules! each {
+    ($four:expr, |$one:ident| $of_one:expr) => {{
+        let [first, second, third, fourth] = $four;
+        [
+            {
+                let $one = first;
+                $of_one
+            },
+            {
+                let $one = second;
+                $of_one
+            },
+            {
+                let $one = third;
+                $of_one
+            },
+            {
+                let $one = fourth;
+                $of_one
+            },
+        ]
+    }};
+}
+
 macro_rules! real {
     ($t:ty, $of:expr, $lanes:ident, $read:ident, $write:ident, $splat:ident, $fused:ident, $sum:ident) => {
         impl Real for $t {
@@ -77,7 +102,7 @@ macro_rules! real {
                 let each = ROWS / S::$lanes;
                 let Self { a, by, x, y } = self;
                 let ((a, _), (x, _), (y, _)) = (S::$read(a), S::$read(x), S::$write(y));
-                let [by0, by1, by2, by3] = by.map(|by| simd.$splat(by));
+                let [by0, by1, by2, by3] = each!(by, |by| simd.$splat(by));
                 let [mut s0, mut s1, mut s2, mut s3] = [simd.$splat(0.0); 4];
                 let blocks = a.chunks_exact(BLOCK / S::$lanes);
                 for ((a, x), y) in blocks.zip(x.chunks_exact(each)).zip(y.chunks_exact_mut(each)) {
@@ -91,7 +116,7 @@ macro_rules! real {
                         *y = simd.$fused(a3, by3, simd.$fused(a2, by2, first_two));
                     }
                 }
-                [s0, s1, s2, s3].map(|s| simd.$sum(s))
+                each!([s0, s1, s2, s3], |s| simd.$sum(s))
             }
         }
 
@@ -101,7 +126,7 @@ macro_rules! real {
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
                 let (x, x_rest) = S::$read(self.x);
-                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = self.a.map(|a| S::$read(a));
+                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = each!(self.a, |a| S::$read(a));
                 let [mut s0, mut s1, mut s2, mut s3] = [simd.$splat(0.0); 4];
                 for ((((&x, &a0), &a1), &a2), &a3) in x.iter().zip(a0).zip(a1).zip(a2).zip(a3) {
                     s0 = simd.$fused(a0, x, s0);
@@ -109,7 +134,7 @@ macro_rules! real {
                     s2 = simd.$fused(a2, x, s2);
                     s3 = simd.$fused(a3, x, s3);
                 }
-                let mut sums = [s0, s1, s2, s3].map(|s| simd.$sum(s));
+                let mut sums = each!([s0, s1, s2, s3], |s| simd.$sum(s));
                 for (sum, rest) in sums.iter_mut().zip([a0_rest, a1_rest, a2_rest, a3_rest]) {
                     *sum += rest.iter().zip(x_rest).map(|(a, x)| a * x).sum::<$t>();
                 }
@@ -124,8 +149,8 @@ macro_rules! real {
             fn with_simd<S: Simd>(self, simd: S) {
                 let Self { a, by, y } = self;
                 let (y, y_rest) = S::$write(y);
-                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = a.map(|a| S::$read(a));
-                let [by0, by1, by2, by3] = by.map(|by| simd.$splat(by));
+                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = each!(a, |a| S::$read(a));
+                let [by0, by1, by2, by3] = each!(by, |by| simd.$splat(by));
                 for ((((y, &a0), &a1), &a2), &a3) in y.iter_mut().zip(a0).zip(a1).zip(a2).zip(a3) {
                     let first_two = simd.$fused(a1, by1, simd.$fused(a0, by0, *y));
                     *y = simd.$fused(a3, by3, simd.$fused(a2, by2, first_two));
