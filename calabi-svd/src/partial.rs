@@ -85,7 +85,7 @@ pub(crate) fn leading(
     let (mut blocks, mut proofs) = (SEEN_FROM, 0);
     while blocks <= MOST && proofs < PROOFS {
         krylov.extend(matrix.as_ref(), blocks);
-        let (ritz, turn) = krylov.captured(kept)?;
+        let (ritz, coordinates) = krylov.captured(kept)?;
         let loss = (energy - ritz.values.iter().rev().sum::<f64>()).max(0.0);
         let claim = Claim::new(&ritz, matrix.size, loss * TOLERANCE / (1.0 + TOLERANCE));
         let further = progress.further(blocks, claim.strain(ritz.next))?;
@@ -96,7 +96,7 @@ pub(crate) fn leading(
         if !enough(&ritz.values) {
             return None;
         }
-        let vectors = krylov.vectors(&turn)?;
+        let vectors = krylov.vectors(&coordinates)?;
         if claim.holds(matrix, &ritz, &vectors) {
             let dimensions = blocks * width;
             let remark = format!("{dimensions} of {} dimensions: loss at most 0.4 % above the optimum", matrix.size);

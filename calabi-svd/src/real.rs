@@ -44,28 +44,11 @@ struct Combine<'a, T> {
     y: &'a mut [T],
 }
 
-/// As `map` of an array of four, which is not always compiled for the instructions of its caller.
-macro_rules! each {
-    ($four:expr, |$one:ident| $of_one:expr) => {{
+/// What a function makes of each of four; `map` of an array is not always compiled for the instructions of its caller.
+macro_rules! of_each {
+    ($four:expr, $($function:tt)+) => {{
         let [first, second, third, fourth] = $four;
-        [
-            {
-                let $one = first;
-                $of_one
-            },
-            {
-                let $one = second;
-                $of_one
-            },
-            {
-                let $one = third;
-                $of_one
-            },
-            {
-                let $one = fourth;
-                $of_one
-            },
-        ]
+        [$($function)+(first), $($function)+(second), $($function)+(third), $($function)+(fourth)]
     }};
 }
 
@@ -102,7 +85,7 @@ macro_rules! real {
                 let each = ROWS / S::$lanes;
                 let Self { a, by, x, y } = self;
                 let ((a, _), (x, _), (y, _)) = (S::$read(a), S::$read(x), S::$write(y));
-                let [by0, by1, by2, by3] = each!(by, |by| simd.$splat(by));
+                let [by0, by1, by2, by3] = of_each!(by, simd.$splat);
                 let [mut s0, mut s1, mut s2, mut s3] = [simd.$splat(0.0); 4];
                 let blocks = a.chunks_exact(BLOCK / S::$lanes);
                 for ((a, x), y) in blocks.zip(x.chunks_exact(each)).zip(y.chunks_exact_mut(each)) {
@@ -116,7 +99,7 @@ macro_rules! real {
                         *y = simd.$fused(a3, by3, simd.$fused(a2, by2, first_two));
                     }
                 }
-                each!([s0, s1, s2, s3], |s| simd.$sum(s))
+                of_each!([s0, s1, s2, s3], simd.$sum)
             }
         }
 
@@ -126,7 +109,7 @@ macro_rules! real {
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
                 let (x, x_rest) = S::$read(self.x);
-                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = each!(self.a, |a| S::$read(a));
+                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = of_each!(self.a, S::$read);
                 let [mut s0, mut s1, mut s2, mut s3] = [simd.$splat(0.0); 4];
                 for ((((&x, &a0), &a1), &a2), &a3) in x.iter().zip(a0).zip(a1).zip(a2).zip(a3) {
                     s0 = simd.$fused(a0, x, s0);
@@ -134,7 +117,7 @@ macro_rules! real {
                     s2 = simd.$fused(a2, x, s2);
                     s3 = simd.$fused(a3, x, s3);
                 }
-                let mut sums = each!([s0, s1, s2, s3], |s| simd.$sum(s));
+                let mut sums = of_each!([s0, s1, s2, s3], simd.$sum);
                 for (sum, rest) in sums.iter_mut().zip([a0_rest, a1_rest, a2_rest, a3_rest]) {
                     *sum += rest.iter().zip(x_rest).map(|(a, x)| a * x).sum::<$t>();
                 }
@@ -149,8 +132,8 @@ macro_rules! real {
             fn with_simd<S: Simd>(self, simd: S) {
                 let Self { a, by, y } = self;
                 let (y, y_rest) = S::$write(y);
-                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = each!(a, |a| S::$read(a));
-                let [by0, by1, by2, by3] = each!(by, |by| simd.$splat(by));
+                let [(a0, a0_rest), (a1, a1_rest), (a2, a2_rest), (a3, a3_rest)] = of_each!(a, S::$read);
+                let [by0, by1, by2, by3] = of_each!(by, simd.$splat);
                 for ((((y, &a0), &a1), &a2), &a3) in y.iter_mut().zip(a0).zip(a1).zip(a2).zip(a3) {
                     let first_two = simd.$fused(a1, by1, simd.$fused(a0, by0, *y));
                     *y = simd.$fused(a3, by3, simd.$fused(a2, by2, first_two));

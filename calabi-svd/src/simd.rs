@@ -1,12 +1,14 @@
-//! Loops compiled for the widest instructions that the processor has.
+//! Loops compiled for wide instructions (on x86 AVX2 and FMA) where the processor has them.
 
-/// Runs these statements compiled for them.
+/// Runs these statements compiled for wide instructions, and what is inlined here with them: functions that they call must be told
+/// to be.
 ///
-/// A closure alone, given to `dispatch`, is left out wherever the compiler takes it for too large to be inlined. One that may run
-/// once only, as it gives something away, is called without anything in between that could not be told to be inlined.
+/// `dispatch` calls a closure that may run several times through an adapter, which cannot be told so. This one gives something away,
+/// hence runs once and is called directly.
 macro_rules! vectorized {
     ($($body:tt)*) => {{
-        let once = $crate::simd::Once;
+        struct Once;
+        let once = Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
@@ -16,8 +18,5 @@ macro_rules! vectorized {
         )
     }};
 }
-
-/// What a closure that runs once gives away.
-pub(crate) struct Once;
 
 pub(crate) use vectorized;

@@ -1,4 +1,4 @@
-//! Small parts of matrices that are turned where whole lines of the cache are read and written, each once.
+//! Transposes matrices in small tiles, so that whole lines of the cache are read and written, each once.
 
 /// The lines of a tile, and the numbers in each.
 pub(crate) const TILE: usize = 16;

@@ -90,8 +90,8 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Hands out the wide orientation in `f32`, row after row, a block of columns at a time: square ones of a wide weight,
-    /// which stay in the cache while they are read several times, and are added to sums seldom.
+    /// Hands out the wide orientation in `f32`, row after row, a block of columns at a time: square ones of a wide weight:
+    /// small enough to be read several times from a cache, large enough to be added to the sums seldom.
     ///
     /// Rows of a tall weight are turned before: in a product, columns that lie as far apart as rows are long fall on the same few
     /// lines of the cache (a third of the time of a product of 2048 columns).
@@ -132,12 +132,10 @@ impl<'a> Weight<'a> {
     /// The scaled entries without the product of a column with a row, `A − x yᵀ`, as a weight of its own; none where so
     /// little is left that it would have to be scaled.
     pub(crate) fn minus(&self, x: &[f64], y: &[f64]) -> Option<Weight<'static>> {
-        #[allow(clippy::cast_possible_truncation)] // as a weight is stored
-        let entry = |(&v, &y): (&f32, &f64), x: f64| (f64::from(v) - x * y) as f32;
-        let mut scaled = Vec::with_capacity(self.scaled.len());
+        let mut scaled = self.scaled.to_vec();
         vectorized! {
-            for (row, &x) in self.rows().zip(x) {
-                scaled.extend(row.iter().zip(y).map(|pair| entry(pair, x)));
+            for (row, &x) in scaled.chunks_exact_mut(self.shape.cols()).zip(x) {
+                subtract_multiple(row, x, y);
             }
         }
         let (largest, energy) = measured(&scaled);
@@ -180,6 +178,14 @@ fn measured_in_strands(entries: &[f32]) -> (f32, f64) {
 #[inline(always)]
 pub(crate) fn add_multiple(to: &mut [f64], by: f64, row: &[f32]) {
     to.iter_mut().zip(row).for_each(|(to, &v)| *to += by * f64::from(v));
+}
+
+/// `row -= by · y`.
+#[allow(clippy::inline_always)] // for the instructions of its caller
+#[allow(clippy::cast_possible_truncation)] // as a weight is stored
+#[inline(always)]
+fn subtract_multiple(row: &mut [f32], by: f64, y: &[f64]) {
+    row.iter_mut().zip(y).for_each(|(v, &y)| *v = (f64::from(*v) - by * y) as f32);
 }
 
 /// The product of a row with `x`.

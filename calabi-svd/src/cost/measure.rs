@@ -11,6 +11,7 @@ use super::{Curve, Machine};
 use crate::eigen::PANEL;
 use crate::noise::Noise;
 use crate::products;
+use crate::real::Real as _;
 use crate::signs;
 use crate::tridiagonal::{Lower, Reduction, Tridiagonal, reduce_panel};
 use crate::weight::{Weight, measured};
@@ -31,11 +32,12 @@ const ROUNDS: usize = 3;
 const LONG: usize = 3000;
 
 pub(super) fn measure() -> Machine {
+    let tridiagonal = Reduction::of(symmetric(PRODUCT)).tridiagonal;
     Machine {
         gram: gram(),
         panel: Curve::new(&PANELS, reduced),
-        values: values(),
-        vectors: vectors(),
+        values: values(&tridiagonal),
+        vectors: vectors(&tridiagonal),
         back: Curve::new(&BACK, back),
         product: product(),
         entry: entry(),
@@ -58,12 +60,10 @@ fn thread_seconds() -> f64 {
     now.tv_sec as f64 + 1e-9 * now.tv_nsec as f64
 }
 
-/// Numbers from −1 to 1 without a pattern.
+/// Numbers from −1/2 to 1/2 without a pattern.
 fn noise(count: usize) -> Vec<f32> {
     let mut noise = Noise::new(1);
-    #[allow(clippy::cast_possible_truncation)] // the nearest number is what is wanted
-    let next = |_| 2.0_f64.mul_add(noise.uniform(), -1.0) as f32;
-    (0..count).map(next).collect()
+    (0..count).map(|_| f32::of(noise.uniform() - 0.5)).collect()
 }
 
 fn symmetric(size: usize) -> Lower<f32> {
@@ -95,8 +95,7 @@ fn back(size: usize) -> f64 {
     shortest(ROUNDS, || reduction.transform_back(vectors.as_mut())) / (2.0 * (size as f64).powi(2) * PANEL as f64)
 }
 
-fn values() -> f64 {
-    let tridiagonal = Reduction::of(symmetric(PRODUCT)).tridiagonal;
+fn values(tridiagonal: &Tridiagonal) -> f64 {
     let seconds = shortest(ROUNDS, || {
         black_box(tridiagonal.values());
     });
@@ -104,8 +103,7 @@ fn values() -> f64 {
 }
 
 /// What an entry of a basis takes besides its transformation back: found, and made ready to leave the crate.
-fn vectors() -> f64 {
-    let tridiagonal = Reduction::of(symmetric(PRODUCT)).tridiagonal;
+fn vectors(tridiagonal: &Tridiagonal) -> f64 {
     let Some(values) = tridiagonal.values() else { return 0.0 };
     let seconds = shortest(ROUNDS, || {
         let found = tridiagonal.vectors_one_by_one(&values, BASIS);

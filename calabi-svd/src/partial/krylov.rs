@@ -29,7 +29,7 @@ pub(super) struct Krylov {
     beyond: Mat<f32>,
 }
 
-/// What is known of the leading Ritz pairs of a matrix `M` beside the vectors `X`.
+/// What is known of the leading Ritz pairs of a matrix `M` besides the vectors `X`.
 #[derive(Debug)]
 pub(super) struct Ritz {
     /// `θ₁ ≥ θ₂ ≥ ...`, what each vector captures.
@@ -94,21 +94,21 @@ impl Krylov {
     pub(super) fn captured(&self, r: usize) -> Option<(Ritz, Mat<f32>)> {
         let dimensions = self.blocks * self.width;
         let eigen = Eigen::of(Lower::of(self.projected.submatrix(0, 0, dimensions, dimensions).transpose()))?;
-        let turn = eigen.leading_alone(r)?;
+        let coordinates = eigen.leading_alone(r)?;
         let (leading, behind) = eigen.values().split_at(r);
         let scale = Scale::of(leading.first().map_or(0.0, |v| v.abs()));
-        let mut beyond = product(self.beyond.as_ref(), turn.subrows(dimensions - self.width, self.width));
+        let mut beyond = product(self.beyond.as_ref(), coordinates.subrows(dimensions - self.width, self.width));
         beyond *= faer::Scale(Real::of(scale.down(1.0)));
         let mut residuals = Mat::zeros(r, r);
         add_gram(residuals.as_mut(), beyond.transpose());
         let (values, next) = (leading.to_vec(), *behind.first()?);
-        Some((Ritz { values, next, residuals, unit: scale.up(1.0) }, turn))
+        Some((Ritz { values, next, residuals, unit: scale.up(1.0) }, coordinates))
     }
 
     /// Orthonormal vectors from their coordinates in the basis of the subspace; none where rounding took it apart.
-    pub(super) fn vectors(&self, turn: &Mat<f32>) -> Option<Mat<f32>> {
-        let (dimensions, r) = turn.shape();
-        let vectors = product(self.basis.subcols(0, dimensions), turn.as_ref());
+    pub(super) fn vectors(&self, coordinates: &Mat<f32>) -> Option<Mat<f32>> {
+        let (dimensions, r) = coordinates.shape();
+        let vectors = product(self.basis.subcols(0, dimensions), coordinates.as_ref());
         let mut off = Mat::from_fn(r, r, |i, j| if i == j { -1.0 } else { 0.0 });
         add_gram(off.as_mut(), vectors.transpose());
         (off.norm_max() <= ORTHONORMAL).then_some(vectors)

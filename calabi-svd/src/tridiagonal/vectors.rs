@@ -189,6 +189,7 @@ impl<const L: usize> Twisted<L> {
     fn factored(t: &Tridiagonal, values: [f64; L], norm: f64) -> Self {
         let n = t.size();
         let tiny = norm * f64::EPSILON * f64::EPSILON;
+        // Loops, as `map` of an array is not always compiled for the instructions of its caller.
         let over = |entry: f64, mut pivots: [f64; L]| {
             for d in &mut pivots {
                 *d = entry / if d.abs() < tiny { -tiny } else { *d };

@@ -24,7 +24,7 @@ impl Probes {
     pub(super) fn times<'a, T: Copy + Into<f64> + 'a>(&self, rows: impl Iterator<Item = &'a [T]>) -> Self {
         self.each(
             rows,
-            #[inline(always)]
+            #[inline(always)] // for the instructions of its caller
             |_, row, z| dots(row, z),
         )
     }
@@ -33,7 +33,7 @@ impl Probes {
     pub(super) fn times_half<'a>(&self, rows: impl Iterator<Item = &'a [f64]>) -> Self {
         self.each(
             rows,
-            #[inline(always)]
+            #[inline(always)] // for the instructions of its caller
             |i, row, z| {
                 let before = dots(&row[..i], z.map(|z| &z[..i]));
                 std::array::from_fn(|k| before[k] + 0.5 * row[i] * z[k][i])
@@ -62,7 +62,9 @@ impl Probes {
         let mut sums = std::array::from_fn(|_| vec![0.0; size]);
         vectorized! {
             for (i, row) in rows.enumerate() {
-                sums.iter_mut().zip(&self.0).for_each(|(sums, z)| add_multiple(sums, z[i], row));
+                for (sums, z) in sums.iter_mut().zip(&self.0) {
+                    add_multiple(sums, z[i], row);
+                }
             }
         }
         Self(sums)
