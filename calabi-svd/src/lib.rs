@@ -63,7 +63,7 @@ pub mod whitening;
 /// ```
 #[must_use]
 pub fn arithmetic() -> String {
-    const VERSION: u32 = 10;
+    const VERSION: u32 = 11;
     #[cfg(target_arch = "x86_64")]
     let features = [
         std::is_x86_feature_detected!("avx"),

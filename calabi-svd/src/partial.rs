@@ -35,6 +35,9 @@ const LATE: usize = 15;
 /// The most proofs that are tried.
 const PROOFS: usize = 3;
 
+/// By how much less strained a claim must be to be worth another proof, after one that failed.
+const HARDER: f64 = 2.2;
+
 /// What blocks of one width do.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
@@ -102,6 +105,7 @@ pub(crate) fn leading(
             let remark = format!("{dimensions} of {} dimensions: loss at most 0.4 % above the optimum", matrix.size);
             return Some(Leading { values: ritz.values, vectors, remark });
         }
+        progress.refuted();
         blocks += 1;
         proofs += 1;
     }
@@ -134,6 +138,11 @@ impl Progress {
             }
         }
         (LATE..MOST).contains(&blocks).then(|| MOST - blocks)
+    }
+
+    /// A proof failed: more lies outside than was seen of it, as is usual where spectra are flat.
+    fn refuted(&mut self) {
+        self.pace.worth /= HARDER;
     }
 }
 

@@ -173,3 +173,24 @@ fn blocks_come_to_an_end() {
         assert_eq!(progress.further(MOST, 1e9), None);
     }
 }
+
+/// What failed once is not tried again as it was.
+#[test]
+fn a_failed_proof_makes_the_next_one_wait() {
+    let mut progress = Progress { pace: WIDE, last: None };
+    assert_eq!(progress.further(SEEN_FROM, 0.9 * WIDE.worth), Some(0));
+    progress.refuted();
+    assert!(progress.further(SEEN_FROM + 1, 0.8 * WIDE.worth).is_some_and(|further| further > 0));
+    assert_eq!(progress.further(SEEN_FROM + 2, 0.4 * WIDE.worth), Some(0));
+}
+
+/// Where the spectrum is flat more lies outside of a subspace than is seen of it, and the first proof fails: the route comes to its end
+/// nevertheless.
+#[test]
+fn flat_spectra_are_proven() {
+    for (n, columns, kept) in [(768, 3072, 77), (600, 2400, 60)] {
+        let mut gram = gram(&rounded(&gaussian(n, columns, 1)));
+        let energy = trace(&gram);
+        assert!(leading(&mut gram, kept, energy, |_| true).is_some(), "{n} {columns}");
+    }
+}
