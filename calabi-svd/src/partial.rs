@@ -71,6 +71,12 @@ pub(crate) fn pays(n: usize, kept: usize) -> bool {
     n >= SMALLEST && kept <= n / LARGEST_SHARE
 }
 
+/// The vectors of a block.
+pub(crate) fn width(kept: usize) -> usize {
+    let share = kept.div_ceil(SHARE);
+    if share <= NARROWEST { NARROWEST } else { share.next_multiple_of(MULTIPLE) }
+}
+
 /// The leading `kept` eigenpairs of a positive semidefinite matrix whose trace is `energy`: what they leave of it is at most
 /// [`TOLERANCE`] above the least that can be left. None where that is not proven, or `enough` says that `f32` does not tell
 /// the eigenvalues. The upper triangle becomes what the lower one is.
@@ -81,8 +87,7 @@ pub(crate) fn leading(
     enough: impl Fn(&[f64]) -> bool,
 ) -> Option<Leading> {
     matrix.mirror();
-    let width = kept.div_ceil(SHARE);
-    let width = if width <= NARROWEST { NARROWEST } else { width.next_multiple_of(MULTIPLE) };
+    let width = width(kept);
     let mut krylov = Krylov::begin(matrix.as_ref(), width, MOST);
     let mut progress = Progress { pace: if width > NARROWEST { WIDE } else { NARROW }, last: None };
     let (mut blocks, mut proofs) = (SEEN_FROM, 0);

@@ -20,6 +20,8 @@ use crate::weight::{Weight, measured};
 const PANELS: [usize; 7] = [128, 256, 512, 1024, 2048, 3072, 5120];
 /// Where the transformation back is measured.
 const BACK: [usize; 3] = [256, 1024, 2048];
+/// Where Cholesky factorizations are measured.
+const CHOLESKY: [usize; 2] = [512, 2048];
 /// A product of this size stays in the caches, in blocks.
 const PRODUCT: usize = 1024;
 /// The rank of a basis that is measured.
@@ -40,6 +42,7 @@ pub(super) fn measure() -> Machine {
         vectors: vectors(&tridiagonal),
         back: Curve::new(&BACK, back),
         product: product(),
+        cholesky: Curve::new(&CHOLESKY, cholesky),
         entry: entry(),
     }
 }
@@ -74,10 +77,15 @@ fn square() -> Array2<f32> {
     Array2::from_shape_vec((PRODUCT, PRODUCT), noise(PRODUCT * PRODUCT)).unwrap_or_default()
 }
 
+/// An operation of a triangular product, of a weight that is beyond most caches.
 fn gram() -> f64 {
-    let (square, mut to) = (square(), Lower::zeros(PRODUCT));
-    let Ok(weight) = Weight::read(square.view()) else { return 0.0 };
-    shortest(ROUNDS, || products::add_gram(to.as_mut(), weight.wide())) / (PRODUCT as f64).powi(3)
+    let weight = Array2::from_shape_vec((PRODUCT, ENTRIES / PRODUCT), noise(ENTRIES)).unwrap_or_default();
+    let Ok(weight) = Weight::read(weight.view()) else { return 0.0 };
+    let seconds = shortest(ROUNDS, || {
+        let mut to = Lower::zeros(PRODUCT);
+        weight.for_each_block_of_rows(|block| products::add_gram(to.as_mut(), block));
+    });
+    seconds / (PRODUCT * ENTRIES) as f64
 }
 
 /// An operation of a panel where so much of a matrix is left.
@@ -126,9 +134,20 @@ fn product() -> f64 {
     seconds / (2.0 * (PRODUCT as f64).powi(2) * BASIS as f64)
 }
 
+/// An operation of a Cholesky factorization.
+fn cholesky(size: usize) -> f64 {
+    let mut matrix = symmetric(size);
+    matrix.add_to_diagonal(f32::of(size as f64));
+    let seconds = shortest(ROUNDS, || {
+        let mut copy = Lower { entries: matrix.entries.clone(), size };
+        let _ = black_box(crate::cholesky::factor(copy.as_mut()));
+    });
+    3.0 * seconds / (size as f64).powi(3)
+}
+
 fn entry() -> f64 {
     let entries = noise(ENTRIES);
     shortest(ROUNDS, || {
-        black_box(measured(&entries));
+        black_box(measured(&entries.clone()));
     }) / ENTRIES as f64
 }
