@@ -14,10 +14,11 @@ const READ_FOR_FACTORS: f64 = 6.0;
 /// An entry of the factors: made, rounded, written.
 const WRITTEN: f64 = 8.0;
 
-/// Blocks of a Krylov subspace until its proof succeeds, how often it is looked at until then, and proofs that are tried: as is usual
-/// where spectra are flat. Where they fade two thirds of it are enough.
+/// Blocks of a Krylov subspace until its proof succeeds, looks at it until then (five, of which the first ones see less, are as
+/// much as three at its end), and proofs that are tried: as is usual where spectra are flat. Where they fade two thirds of all are
+/// enough.
 const BLOCKS: usize = 14;
-const LOOKS: f64 = 5.0;
+const LOOKS: f64 = 3.0;
 const PROOFS: f64 = 3.0;
 /// How often an entry of the matrix is read and written for a proof, in new memory, besides its Cholesky factorization.
 const READ_FOR_PROOF: f64 = 8.0;
