@@ -105,7 +105,7 @@ fn is_semidefinite(rows: &SymmetricRows<'_>) -> bool {
 }
 
 /// The Gram matrix of the smaller side, in `f32`.
-fn in_single(weight: &Weight<'_>) -> Lower<f32> {
+pub(crate) fn in_single(weight: &Weight<'_>) -> Lower<f32> {
     let mut gram = Lower::zeros(weight.full_rank().get());
     weight.for_each_block_of_rows(|block| products::add_gram(gram.as_mut(), block));
     gram

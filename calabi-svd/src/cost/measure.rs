@@ -3,14 +3,14 @@
 use std::hint::black_box;
 
 use calabi_api::{Basis, Side};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::operations::panel;
 use super::{Curve, Machine};
 use crate::eigen::PANEL;
+use crate::gram;
 use crate::noise::Noise;
-use crate::products;
 use crate::real::Real as _;
 use crate::signs;
 use crate::tridiagonal::{Lower, Reduction, Tridiagonal, reduce_panel};
@@ -35,15 +35,16 @@ const LONG: usize = 3000;
 
 pub(super) fn measure() -> Machine {
     let tridiagonal = Reduction::of(symmetric(PRODUCT)).tridiagonal;
+    let entries = noise(ENTRIES);
     Machine {
-        gram: gram(),
+        gram: gram(&entries),
         panel: Curve::new(&PANELS, reduced),
         values: values(&tridiagonal),
         vectors: vectors(&tridiagonal),
         back: Curve::new(&BACK, back),
         product: product(),
         cholesky: Curve::new(&CHOLESKY, cholesky),
-        entry: entry(),
+        entry: entry(&entries),
     }
 }
 
@@ -78,12 +79,11 @@ fn square() -> Array2<f32> {
 }
 
 /// An operation of a triangular product, of a weight that is beyond most caches.
-fn gram() -> f64 {
-    let weight = Array2::from_shape_vec((PRODUCT, ENTRIES / PRODUCT), noise(ENTRIES)).unwrap_or_default();
-    let Ok(weight) = Weight::read(weight.view()) else { return 0.0 };
+fn gram(entries: &[f32]) -> f64 {
+    let weight = ArrayView2::from_shape((PRODUCT, ENTRIES / PRODUCT), entries).map(Weight::read);
+    let Ok(Ok(weight)) = weight else { return 0.0 };
     let seconds = shortest(ROUNDS, || {
-        let mut to = Lower::zeros(PRODUCT);
-        weight.for_each_block_of_rows(|block| products::add_gram(to.as_mut(), block));
+        black_box(gram::in_single(&weight));
     });
     seconds / (PRODUCT * ENTRIES) as f64
 }
@@ -145,9 +145,9 @@ fn cholesky(size: usize) -> f64 {
     3.0 * seconds / (size as f64).powi(3)
 }
 
-fn entry() -> f64 {
-    let entries = noise(ENTRIES);
+fn entry(entries: &[f32]) -> f64 {
     shortest(ROUNDS, || {
-        black_box(measured(&entries.clone()));
+        let copy = black_box(entries.to_vec());
+        black_box(measured(&copy));
     }) / ENTRIES as f64
 }
